@@ -1,0 +1,166 @@
+//! The audit record: who asked what, what was decided, what came of it.
+//!
+//! Events hold shared fragments (`Arc`) that are prepared once per session and once per plan, so
+//! that recording a statement on the hot path copies a few words and allocates nothing large.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Wall-clock and monotonic time of one turn, taken once by the shell and passed as a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Microseconds since the Unix epoch.
+    pub wall_us: u64,
+    /// Microseconds since the process started; never goes back.
+    pub mono_us: u64,
+}
+
+/// What stays the same for all events of one session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// Unique id of the session, given by the shell.
+    pub uid: String,
+    /// Name of the datasource in the configuration.
+    pub datasource: Arc<str>,
+    /// Database product behind the proxy, e.g. `PostgreSQL`.
+    pub product: &'static str,
+    /// Protocol word for the event, e.g. `pg`.
+    pub protocol: &'static str,
+    /// Authenticated user, as the client named it.
+    pub user: String,
+    /// Roles from the identities file.
+    pub roles: Vec<Arc<str>>,
+    /// Database asked for.
+    pub database: String,
+    /// `application_name` at login.
+    pub application: String,
+    /// Client address; `None` for a socket without one.
+    pub client: Option<SocketAddr>,
+    /// Server address behind the proxy as configured, `host:port`.
+    pub server: (String, u16),
+    /// When the session began, microseconds since the Unix epoch.
+    pub began_us: u64,
+}
+
+/// What stays the same for all events of one plan. Holds no literal of the statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatementRecord {
+    /// Text with every literal replaced by `?`; `None` when the text could not be normalised.
+    pub normalized: Option<String>,
+    /// Stable fingerprint of the normalised text, `fp:` and 16 hex digits; of the raw bytes
+    /// (`sha256:`…) when it could not be normalised.
+    pub fingerprint: String,
+    /// Length of the original text in bytes.
+    pub text_bytes: usize,
+    /// Verbs in the text, in order, deduplicated (at least one; `Empty` for no statement).
+    pub verbs: Vec<crate::facts::Verb>,
+    /// Relations the text names, `schema.name`, deduplicated, governed ones first.
+    pub relations: Vec<String>,
+    /// What was decided.
+    pub verdict: RecordedVerdict,
+    /// Rules that shaped the decision, enforced ones.
+    pub rules: Vec<crate::name::RuleId>,
+    /// Rules in mode shadow or warn that would have acted.
+    pub observed: Vec<crate::name::RuleId>,
+    /// Masked columns: (`schema.table.column`, mask function, class).
+    pub masked: Vec<(String, &'static str, Option<Arc<str>>)>,
+    /// Filtered relations: (`schema.table`, rule).
+    pub filtered: Vec<(String, crate::name::RuleId)>,
+}
+
+/// The verdict as the audit trail words it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordedVerdict {
+    /// Forwarded unchanged.
+    Allowed,
+    /// Forwarded rewritten (masked or filtered).
+    Modified,
+    /// Refused. `code` is the SQLSTATE (or protocol error word), `reason` holds no literal.
+    Denied {
+        /// SQLSTATE or protocol error word.
+        code: String,
+        /// Why, without any value of the statement.
+        reason: String,
+    },
+}
+
+/// One audit event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// When it happened.
+    pub at: Now,
+    /// Which session; `None` for events of the process itself.
+    pub session: Option<Arc<SessionRecord>>,
+    /// Number of the event within its session, from 1; with the session uid it is the event's id.
+    pub number: u64,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// A client logged in and its session began.
+    SessionOpened {
+        /// Authentication method the server asked for, e.g. `SCRAM-SHA-256`.
+        method: &'static str,
+    },
+    /// A login was refused, by the server or by us.
+    LoginFailed {
+        /// SQLSTATE.
+        code: String,
+        /// Authentication method asked for, if it came to that.
+        method: Option<&'static str>,
+    },
+    /// The session ended.
+    SessionClosed {
+        /// Kind of the end (`client`, `server`, `protocol`, `policy`, `audit`, `shutdown`, `timeout`).
+        end: &'static str,
+    },
+    /// A statement was decided, before any byte of it was forwarded.
+    Decision {
+        /// The statement and its verdict.
+        statement: Arc<StatementRecord>,
+        /// Rules generation the decision was made under.
+        generation: u64,
+        /// A limit that refused it, whatever the recorded verdict says.
+        limited_by: Option<crate::name::RuleId>,
+        /// `true` when sent over the extended protocol.
+        extended: bool,
+    },
+    /// What came of a statement that was forwarded.
+    Outcome {
+        /// The statement.
+        statement: Arc<StatementRecord>,
+        /// Rules generation the decision was made under.
+        generation: u64,
+        /// `number` of the decision event.
+        decision: u64,
+        /// Rows of the command tag, summed over the text's statements.
+        rows: u64,
+        /// Bytes sent to the client for it.
+        bytes: u64,
+        /// From forwarding to completion, microseconds.
+        duration_us: u64,
+        /// SQLSTATE of the server's error, if it failed.
+        error: Option<[u8; 5]>,
+        /// `true` when sent over the extended protocol.
+        extended: bool,
+    },
+    /// A rule set was loaded or refused.
+    Reload {
+        /// Generation in force afterwards.
+        generation: u64,
+        /// SHA-256 of the rule set in force afterwards, hex.
+        digest: String,
+        /// How many problems refused the new set; zero when it was accepted.
+        problems: usize,
+        /// What caused it: `start`, `file`, `signal`, `admin`.
+        trigger: &'static str,
+    },
+    /// The process started, stops, or drains.
+    Lifecycle {
+        /// `start` or `stop`.
+        phase: &'static str,
+    },
+}

@@ -1,0 +1,115 @@
+//! Names no protocol owns: relations, rules, identities' handles, and the globs that match them.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Where a relation lives, spelled the way the catalog spells it (already case-folded).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RelationPath {
+    /// Database (catalog) the relation belongs to.
+    pub database: Arc<str>,
+    /// Schema inside the database.
+    pub schema: Arc<str>,
+    /// Relation name inside the schema.
+    pub name: Arc<str>,
+}
+
+impl fmt::Display for RelationPath {
+    /// Prints `schema.name`: the database is fixed for a connection, so messages leave it out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.name)
+    }
+}
+
+/// The id a rule carries in its file; unique in a rule set. Appears in refusals and audit events.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleId(pub Arc<str>);
+
+impl fmt::Display for RuleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A glob over one name: `*` matches any run of characters, `?` one character, all else itself.
+///
+/// Matching is iterative and linear in practice (one back-tracking point), so a rule author
+/// cannot write a pattern that is slow.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Glob(Box<str>);
+
+impl Glob {
+    /// Takes the pattern as written.
+    pub fn new(pattern: &str) -> Self {
+        Self(pattern.into())
+    }
+
+    /// The pattern as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the pattern can match only one name.
+    pub fn is_literal(&self) -> bool {
+        !self.0.contains(['*', '?'])
+    }
+
+    /// Whether `name` matches the whole pattern.
+    pub fn matches(&self, name: &str) -> bool {
+        let (mut pattern, mut rest) = (self.0.chars(), name.chars());
+        // Where to resume when the part after the last `*` did not fit: one character later.
+        let mut resume: Option<(std::str::Chars<'_>, std::str::Chars<'_>)> = None;
+        loop {
+            let before = pattern.clone();
+            match (pattern.next(), rest.clone().next()) {
+                (Some('*'), _) => {
+                    resume = Some((before, rest.clone()));
+                    continue;
+                }
+                (Some('?'), Some(_)) => {
+                    rest.next();
+                    continue;
+                }
+                (Some(p), Some(r)) if p == r => {
+                    rest.next();
+                    continue;
+                }
+                (None, None) => return true,
+                _ => {}
+            }
+            let Some((star, mut at)) = resume.take() else { return false };
+            if at.next().is_none() {
+                return false;
+            }
+            pattern = star.clone();
+            pattern.next();
+            rest = at.clone();
+            resume = Some((star, at));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_match_whole_names_only() {
+        let cases = [
+            ("support_*", "support_l1", true),
+            ("support_*", "support_", true),
+            ("support_*", "xsupport_l1", false),
+            ("*", "", true),
+            ("a*b*c", "a__b__b_c", true),
+            ("a*b*c", "a__b__b_", false),
+            ("?", "é", true),
+            ("?", "", false),
+            ("*.email", "customers.email", true),
+            ("exact", "exact", true),
+            ("exact", "exactly", false),
+        ];
+        for (pattern, name, expected) in cases {
+            assert_eq!(Glob::new(pattern).matches(name), expected, "{pattern} on {name}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! One proxied connection as a state machine: no sockets, no clock, no locks held over a turn.
+//!
+//! The shell reads bytes, calls [`Session::feed`], writes what the session put into the
+//! [`Outbox`], and carries out the [`Effect`]s it asked for. A session is a pure function of its
+//! inputs, so it can be driven by scripts and fuzzers exactly as it runs in production.
+
+use bytes::BytesMut;
+
+use crate::analysis::Analyzer;
+use crate::event::{Event, Now};
+use crate::policy::Throttles;
+use crate::wire::queue::ByteQueue;
+
+pub mod gate;
+pub mod pg;
+
+/// Which of the two peers bytes come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The application.
+    Client,
+    /// The database.
+    Server,
+}
+
+/// Everything a session may look at, fixed for one call.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn<'a> {
+    /// The rules in force.
+    pub rules: &'a gate::ActiveRules,
+    /// Catalogs and limits for understanding statements.
+    pub analyzer: &'a Analyzer,
+    /// Decided plans, shared by all sessions.
+    pub plans: &'a gate::PlanCache,
+    /// Rate limits, shared by all sessions.
+    pub throttles: &'a Throttles,
+    /// Time of this turn.
+    pub now: Now,
+}
+
+/// What a session leaves for the shell after a call.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Bytes for the client.
+    pub to_client: ByteQueue,
+    /// Bytes for the server.
+    pub to_server: ByteQueue,
+    /// Audit events, in order.
+    pub events: Vec<Event>,
+    /// Requests to the shell, in order.
+    pub effects: Vec<Effect>,
+    /// How many audit events this call may push *or newly owe* (see [`Session::owed_events`]).
+    /// The shell reserved them in the audit queue before the call; a session that would need more
+    /// leaves the rest of its input unconsumed.
+    pub room: usize,
+}
+
+/// What a session cannot do itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Write out `to_client`, then make the client leg TLS. The client's input must be empty at
+    /// that point (nothing may be injected before the handshake): the shell checks it and ends the
+    /// connection otherwise. Answered with [`Answer::TlsStarted`].
+    StartTls,
+    /// Connect to the datasource's server. Answered with `Connected` or `ConnectFailed`.
+    Connect,
+    /// Forward a cancel to whoever holds this key, then close this connection. No answer.
+    Cancel(CancelKey),
+    /// From now on cancels that carry `ours` go to the server with `theirs`; until the session ends.
+    RegisterCancel {
+        /// The key the client was given.
+        ours: CancelKey,
+        /// The key the server gave.
+        theirs: CancelKey,
+    },
+    /// Flush both directions, then close both connections.
+    Close,
+}
+
+/// The shell's answer to an [`Effect`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The client leg is TLS now.
+    TlsStarted,
+    /// The server leg is open. `secret` is fresh randomness for the cancel key of this session.
+    Connected {
+        /// Random bytes, unpredictable.
+        secret: [u8; 4],
+    },
+    /// The server could not be reached; the text is for the log, not for the client.
+    ConnectFailed,
+}
+
+/// A cancel key: process id and secret, as in BackendKeyData.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CancelKey {
+    /// Process id.
+    pub pid: u32,
+    /// Secret, 4 bytes in protocol 3.0.
+    pub secret: Vec<u8>,
+}
+
+/// What a protocol can be asked to do to a reply; compared with a rule set at load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Masks by rewriting the statement.
+    pub rewrite_masks: bool,
+    /// Row filters by rewriting the statement.
+    pub row_filters: bool,
+}
+
+/// Where a session stands, for deadlines and draining.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Not logged in yet.
+    Login,
+    /// Logged in, nothing in flight, no transaction open.
+    Idle,
+    /// Logged in, nothing in flight, inside a transaction.
+    InTransaction,
+    /// A statement is in flight.
+    Busy,
+    /// `Effect::Close` was asked for; only flushing is left.
+    Closing,
+}
+
+/// Why the shell ends a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndCause {
+    /// The client closed or its connection broke.
+    ClientGone,
+    /// The server closed or its connection broke.
+    ServerGone,
+    /// The process is stopping.
+    Shutdown,
+    /// The login took too long.
+    LoginTimeout,
+    /// The audit trail cannot take more and the configuration says to refuse.
+    AuditUnavailable,
+}
+
+/// One protocol's state machine.
+pub trait Session {
+    /// What this protocol can be asked to do.
+    const CAPABILITIES: Capabilities;
+
+    /// Consumes what it can of `input`, leaves the rest, fills `out`. Bytes of an incomplete
+    /// message may be left or streamed on. Must not consume client input while [`Session::wants`]
+    /// says so.
+    ///
+    /// # Errors
+    /// Malformed input. The session has already queued an error for the client where the protocol
+    /// allows one; the shell flushes and closes.
+    fn feed(
+        &mut self,
+        turn: Turn<'_>,
+        from: Side,
+        input: &mut BytesMut,
+        out: &mut Outbox,
+    ) -> Result<(), ProtocolError>;
+
+    /// Takes the answer to an effect.
+    ///
+    /// # Errors
+    /// An answer nobody asked for.
+    fn resume(
+        &mut self,
+        turn: Turn<'_>,
+        answer: Answer,
+        out: &mut Outbox,
+    ) -> Result<(), ProtocolError>;
+
+    /// The connection ends for `cause`: queue the last words for the client (for instance FATAL
+    /// 57P01) and the events still owed. Called at most once.
+    fn end(&mut self, turn: Turn<'_>, cause: EndCause, out: &mut Outbox);
+
+    /// Whether the session can take input of this side now. The shell does not read a side that is
+    /// not wanted.
+    fn wants(&self, side: Side) -> bool;
+
+    /// Where the session stands.
+    fn phase(&self) -> Phase;
+
+    /// Events the session will still push for statements already forwarded (their outcomes) and
+    /// for its own end. The shell keeps that many places reserved.
+    fn owed_events(&self) -> usize;
+}
+
+/// Input that breaks the protocol. Carries no text of the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProtocolError {
+    /// Which side sent it.
+    pub side: Side,
+    /// What was wrong.
+    pub kind: crate::wire::error::WireError,
+}

@@ -1,0 +1,6 @@
+//! Wire formats: peek, slice, bounds-checked reading, queues. No I/O, no policy.
+
+pub mod error;
+pub mod pg;
+pub mod queue;
+pub mod reader;

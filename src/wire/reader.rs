@@ -1,0 +1,1 @@
+//! A bounds-checked reader over one message body.
