@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 mod json;
 mod ocsf;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use ocsf::{Instance, SessionJson, StatementJson};
 

@@ -9,11 +9,11 @@ use super::*;
 use crate::facts::Verb;
 use crate::name::RuleId;
 
-fn rule(id: &str) -> RuleId {
+pub(crate) fn rule(id: &str) -> RuleId {
     RuleId(id.into())
 }
 
-fn session() -> SessionRecord {
+pub(crate) fn session() -> SessionRecord {
     SessionRecord {
         uid: "01K9S8Q6V4Z1".into(),
         datasource: "demo".into(),
@@ -30,7 +30,7 @@ fn session() -> SessionRecord {
     }
 }
 
-fn statement(verdict: RecordedVerdict) -> StatementRecord {
+pub(crate) fn statement(verdict: RecordedVerdict) -> StatementRecord {
     StatementRecord {
         normalized: Some("SELECT id, email FROM customers WHERE city = ?".into()),
         fingerprint: "fp:77e0d1a1b2c3d4e5".into(),
@@ -46,7 +46,7 @@ fn statement(verdict: RecordedVerdict) -> StatementRecord {
     }
 }
 
-fn denied() -> StatementRecord {
+pub(crate) fn denied() -> StatementRecord {
     let verdict = RecordedVerdict::Denied {
         code: "42501".into(),
         reason: "rule no-unbounded-dml: DELETE needs a WHERE".into(),
@@ -54,7 +54,7 @@ fn denied() -> StatementRecord {
     StatementRecord { verbs: vec![Verb::Delete], ..statement(verdict) }
 }
 
-fn masked() -> StatementRecord {
+pub(crate) fn masked() -> StatementRecord {
     StatementRecord {
         masked: vec![("public.customers.email".into(), "partial_email", Some("EMAIL".into()))],
         filtered: vec![("public.customers".into(), rule("tenant-isolation"))],
@@ -62,7 +62,7 @@ fn masked() -> StatementRecord {
     }
 }
 
-fn decision(statement: StatementRecord, limited_by: Option<RuleId>) -> EventKind {
+pub(crate) fn decision(statement: StatementRecord, limited_by: Option<RuleId>) -> EventKind {
     EventKind::Decision {
         statement: Arc::new(statement),
         generation: 7,
@@ -71,7 +71,7 @@ fn decision(statement: StatementRecord, limited_by: Option<RuleId>) -> EventKind
     }
 }
 
-fn outcome(error: Option<[u8; 5]>) -> EventKind {
+pub(crate) fn outcome(error: Option<[u8; 5]>) -> EventKind {
     EventKind::Outcome {
         statement: Arc::new(masked()),
         generation: 7,
@@ -84,7 +84,7 @@ fn outcome(error: Option<[u8; 5]>) -> EventKind {
     }
 }
 
-fn event(session: Option<SessionRecord>, kind: EventKind) -> Event {
+pub(crate) fn event(session: Option<SessionRecord>, kind: EventKind) -> Event {
     let at = Now { wall_us: 1_795_319_645_124_567, mono_us: 60_001_000 };
     Event { at, session: session.map(Arc::new), number: 5, kind }
 }
