@@ -1,6 +1,8 @@
 //! Understanding statements: text → facts; the catalog model; rewriting and checking the rewrite.
 //! Never fails: what is not understood is a fact.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::sync::Arc;
 
 pub mod catalog;
