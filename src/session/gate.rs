@@ -45,10 +45,12 @@ pub struct Plan {
     pub effects: Vec<SessionEffect>,
     /// How many statements the text holds.
     pub statements: usize,
-    /// Touches a governed relation: errors and notices are reduced to what cannot hold a value.
+    /// Touches a governed relation.
     pub governed: bool,
     /// Only reads (no write, no user code): parse-analysis errors cannot carry data.
     pub read_only: bool,
+    /// Errors and notices of it may hold a value the client must not see: they are reduced.
+    pub scrub: bool,
     /// Warnings for the client, one NOTICE each (rules in `mode: warn`).
     pub warnings: Vec<String>,
     /// Refused because the catalog does not know a relation: a fresher one may. The session reads
@@ -64,6 +66,24 @@ impl Plan {
             Verdict::Rewrite(rewritten) => Some(rewritten.text.as_bytes()),
             Verdict::Refuse(_) => None,
         }
+    }
+
+    /// The plan for a message that is refused unread.
+    pub fn of_refusal(refusal: Refusal, bytes: usize) -> Self {
+        let mut draft = Draft::new(&[], None, &Facts::unknown(Why::TooLong));
+        draft.record.text_bytes = bytes;
+        draft.refuse(refusal)
+    }
+
+    /// Only ends a transaction or changes settings: harmless whatever encoding it is read in.
+    pub fn only_ends_or_sets(&self) -> bool {
+        let harmless = [Verb::Rollback, Verb::Set, Verb::Discard, Verb::Empty];
+        self.record.verbs.iter().all(|verb| harmless.contains(verb))
+    }
+
+    /// Whether SQL PREPARE stands in this text.
+    pub fn prepares(&self) -> bool {
+        self.effects.iter().any(|effect| matches!(effect, SessionEffect::Prepare { .. }))
     }
 }
 
@@ -113,12 +133,7 @@ pub struct ScopeKey([u8; 16]);
 
 impl ScopeKey {
     /// Computed when one of the inputs changes, not per statement.
-    pub fn new(
-        turn: Turn<'_>,
-        class: &IdentityClass,
-        database: &str,
-        path: &SearchPath,
-    ) -> Self {
+    pub fn new(turn: Turn<'_>, class: &IdentityClass, database: &str, path: &SearchPath) -> Self {
         let catalog = turn.analyzer.catalog(database);
         let mut hash = Sha256::new();
         let mut part = |bytes: &[u8]| {
@@ -231,12 +246,31 @@ fn make_plan(turn: Turn<'_>, scope: &Scope<'_>, text: &[u8]) -> Plan {
     let parsed = sql::analyze(text, catalog.as_deref(), scope.path, &turn.analyzer.limits);
     let draft = Draft::new(text.as_bytes(), sql::normalize(text), &parsed.facts);
     let plan = judge(turn, scope, text, &parsed, catalog.as_deref(), draft);
+    let quiet = plan.record.verbs.iter().all(|verb| errors_hold_no_data(*verb));
     Plan {
         effects: parsed.effects.clone(),
         statements: parsed.statements,
         read_only: parsed.read_only,
+        scrub: plan.governed || (scope.class.governed && !(parsed.read_only && quiet)),
         ..plan
     }
+}
+
+/// Verbs that read no row but of relations named in the text, and run no constraint or trigger.
+fn errors_hold_no_data(verb: Verb) -> bool {
+    matches!(
+        verb,
+        Verb::Select
+            | Verb::Show
+            | Verb::Set
+            | Verb::Explain
+            | Verb::Begin
+            | Verb::Savepoint
+            | Verb::Rollback
+            | Verb::Deallocate
+            | Verb::Discard
+            | Verb::Empty
+    )
 }
 
 fn judge(
@@ -301,7 +335,19 @@ impl Draft {
             Some(normalized) => format!("fp:{}", hex_16(&Sha256::digest(normalized.as_bytes()))),
             None => format!("sha256:{}", hex(&Sha256::digest(text))),
         };
-        let record = StatementRecord::new(fingerprint, normalized, text.len(), verbs, relations);
+        let record = StatementRecord {
+            normalized,
+            fingerprint,
+            text_bytes: text.len(),
+            verbs,
+            relations,
+            verdict: RecordedVerdict::Allowed,
+            rules: Vec::new(),
+            observed: Vec::new(),
+            masked: Vec::new(),
+            filtered: Vec::new(),
+            json: crate::event::Prepared::default(),
+        };
         Self { record }
     }
 
@@ -347,6 +393,7 @@ impl Draft {
             statements: 0,
             governed: false,
             read_only: false,
+            scrub: true,
             warnings: Vec::new(),
             wants_catalog: false,
         }

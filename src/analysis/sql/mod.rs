@@ -153,3 +153,26 @@ impl Rewritten {
 
 #[cfg(test)]
 mod limits_tests;
+
+/// stub
+#[derive(Debug)]
+pub struct CannotEnforce {
+    /// m
+    pub message: String,
+    /// h
+    pub hint: Option<String>,
+    /// c
+    pub code: &'static str,
+}
+impl Parsed {
+    /// stub
+    pub fn rewrite(
+        &self,
+        _t: &str,
+        _c: &Catalog,
+        _g: &[crate::obligation::Governance],
+        _p: &Predicates,
+    ) -> Result<Option<Rewritten>, CannotEnforce> {
+        Ok(None)
+    }
+}

@@ -132,10 +132,9 @@ impl Ready {
                 self.abandon(call.turn, call.journal, call.out);
                 call.journal.closed(call.turn.now, "client", call.out);
             }
-            Frontend::Bind
-            | Frontend::CopyData
-            | Frontend::FunctionCall
-            | Frontend::Password => return Err(WireError::UnexpectedMessage(head.tag)),
+            Frontend::Bind | Frontend::CopyData | Frontend::FunctionCall | Frontend::Password => {
+                return Err(WireError::UnexpectedMessage(head.tag));
+            }
         }
         Ok(Handled::Yes)
     }
@@ -368,11 +367,8 @@ impl Ready {
         (head, input): (Head, &mut BytesMut),
     ) -> Result<Handled, WireError> {
         let vetted = self.vet(call.turn, &plan);
-        let verdict = if first {
-            vetted.and_then(|()| gate::admit(call.turn, &plan))
-        } else {
-            vetted
-        };
+        let verdict =
+            if first { vetted.and_then(|()| gate::admit(call.turn, &plan)) } else { vetted };
         if let Err(refusal) = verdict {
             self.refuse_extended(call, &plan, &refusal);
             input.advance(head.len);
@@ -519,9 +515,7 @@ impl Ready {
         let refusal = Refusal {
             code: "54000",
             message: "statement is longer than this proxy analyses".to_owned(),
-            hint: Some(
-                "send the values as parameters, or raise limits.statement_bytes".to_owned(),
-            ),
+            hint: Some("send the values as parameters, or raise limits.statement_bytes".to_owned()),
             position: None,
             rule: None,
         };

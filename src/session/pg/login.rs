@@ -176,7 +176,9 @@ fn admit_startup(
     let database = database.filter(|name| !name.is_empty()).unwrap_or_else(|| user.clone());
     let application = text("application_name").transpose().map_err(not_utf8)?.unwrap_or_default();
     let mut record = (*journal.record).clone();
-    record.name_client(user.clone(), database.clone(), application.clone());
+    record.user.clone_from(&user);
+    record.database.clone_from(&database);
+    record.application.clone_from(&application);
     let login = PolicyLogin {
         datasource: std::sync::Arc::clone(&config.datasource),
         default_deny: config.default_deny,
@@ -186,18 +188,14 @@ fn admit_startup(
         application,
     };
     let scope = ScopeTracker::new(turn, login);
-    record.name_roles(scope.class().identity.roles.clone());
+    record.roles.clone_from(&scope.class().identity.roles);
     journal.record = std::sync::Arc::new(record);
     admit_parameters(turn, startup, &scope)?;
     Ok(scope)
 }
 
 /// Replication is another grammar; settings in the start-up obey the same policy as SET.
-fn admit_parameters(
-    turn: Turn<'_>,
-    startup: &Startup,
-    scope: &ScopeTracker,
-) -> Result<(), Denied> {
+fn admit_parameters(turn: Turn<'_>, startup: &Startup, scope: &ScopeTracker) -> Result<(), Denied> {
     let replication = startup.get("replication").map(<[u8]>::to_ascii_lowercase);
     let off = [&b"false"[..], b"off", b"no", b"0", b"f", b"n", b""];
     if replication.is_some_and(|value| !off.contains(&value.as_slice())) {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use crate::event::{Event, EventKind, Now, SessionRecord};
+use crate::event::{Event, EventKind, Now, SessionRecord, Upstream};
 use crate::session::gate::Refusal;
 use crate::session::{
     Answer, Capabilities, Effect, EndCause, Outbox, Phase, ProtocolError, Session, Side, Turn,
@@ -95,15 +95,13 @@ enum State {
 impl PgSession {
     /// A session that has seen no byte yet. `now` is when the connection was accepted.
     pub fn new(config: Arc<PgConfig>, seed: SessionSeed, now: Now) -> Self {
-        let record = SessionRecord::new(
-            seed.uid,
-            Arc::clone(&config.datasource),
-            "PostgreSQL",
-            "pg",
-            config.server.clone(),
-            seed.client,
-            now.wall_us,
-        );
+        let upstream = Upstream {
+            datasource: Arc::clone(&config.datasource),
+            product: "PostgreSQL",
+            protocol: "pg",
+            server: config.server.clone(),
+        };
+        let record = SessionRecord::accepted(seed.uid, seed.client, now.wall_us, upstream);
         Self {
             config,
             state: State::Greeting(login::Greeting::default()),

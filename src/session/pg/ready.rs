@@ -246,7 +246,10 @@ impl Ready {
             return None;
         }
         let plan = gate::plan(turn, &scope, text);
-        if plan.wants_catalog && may_ask && turn.analyzer.claim_reload(self.scope.database(), turn.now.mono_us) {
+        if plan.wants_catalog
+            && may_ask
+            && turn.analyzer.claim_reload(self.scope.database(), turn.now.mono_us)
+        {
             self.asked = true;
             self.inject(Purpose::Catalog, out);
             return None;

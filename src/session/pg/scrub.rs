@@ -65,7 +65,8 @@ fn original_position(plan: Option<&Plan>, position: &[u8]) -> Option<u32> {
 /// class where the code is rare.
 fn standard_text(code: &[u8]) -> &'static str {
     let exact = TEXTS.iter().find(|(known, _)| known.as_bytes() == code);
-    let class = || TEXTS.iter().find(|(known, _)| known.as_bytes() == code.get(..2).unwrap_or(code));
+    let class =
+        || TEXTS.iter().find(|(known, _)| known.as_bytes() == code.get(..2).unwrap_or(code));
     exact.or_else(class).map_or("error", |(_, text)| text)
 }
 

@@ -257,12 +257,7 @@ impl Ready {
         }
     }
 
-    fn ready(
-        &mut self,
-        call: &mut Call<'_>,
-        head: Head,
-        body: &[u8],
-    ) -> Result<Fate, WireError> {
+    fn ready(&mut self, call: &mut Call<'_>, head: Head, body: &[u8]) -> Result<Fate, WireError> {
         let &[status @ (b'I' | b'T' | b'E')] = body else { return Err(WireError::BadField) };
         self.status = status;
         self.copy_in = false;
