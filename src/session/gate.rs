@@ -34,6 +34,7 @@ pub struct ActiveRules {
 
 /// What happens to one text (one or several statements) of one identity class.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a plan, read one by one")]
 pub struct Plan {
     /// Forward, rewrite or refuse.
     pub verdict: Verdict,
@@ -245,7 +246,7 @@ fn make_plan(turn: Turn<'_>, scope: &Scope<'_>, text: &[u8]) -> Plan {
     let catalog = turn.analyzer.catalog(scope.database);
     let parsed = sql::analyze(text, catalog.as_deref(), scope.path, &turn.analyzer.limits);
     let draft = Draft::new(text.as_bytes(), sql::normalize(text), &parsed.facts);
-    let plan = judge(turn, scope, text, &parsed, catalog.as_deref(), draft);
+    let plan = judge(turn, scope, (text, &parsed), catalog.as_deref(), draft);
     let quiet = plan.record.verbs.iter().all(|verb| errors_hold_no_data(*verb));
     Plan {
         effects: parsed.effects.clone(),
@@ -276,8 +277,7 @@ fn errors_hold_no_data(verb: Verb) -> bool {
 fn judge(
     turn: Turn<'_>,
     scope: &Scope<'_>,
-    text: &str,
-    parsed: &Parsed,
+    (text, parsed): (&str, &Parsed),
     catalog: Option<&Catalog>,
     draft: Draft,
 ) -> Plan {
@@ -285,10 +285,11 @@ fn judge(
     if understood && scope.class.concerned && catalog.is_none() && !parsed.facts.names_nothing() {
         return Plan { wants_catalog: true, ..draft.refuse(no_catalog(scope.database)) };
     }
-    if understood && scope.class.governed {
-        if let Some(name) = parsed.unknown_relations.first() {
-            return Plan { wants_catalog: true, ..draft.refuse(unknown_relation(name)) };
-        }
+    if understood
+        && scope.class.governed
+        && let Some(name) = parsed.unknown_relations.first()
+    {
+        return Plan { wants_catalog: true, ..draft.refuse(unknown_relation(name)) };
     }
     let allowed = match turn.rules.set.decide(scope.class, &parsed.facts) {
         Decision::Deny(denial) => return draft.refuse(refusal_of(denial)),

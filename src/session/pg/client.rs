@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::pending::Expect;
 use super::ready::{Ready, Remaining, Skip};
 use super::statements::{Portal, Prepared};
-use super::{Journal, State};
+use super::{Call, State};
 use crate::session::gate::{self, Plan, Refusal};
 use crate::session::{Effect, Outbox, Turn};
 use crate::wire::error::WireError;
@@ -15,13 +15,6 @@ use crate::wire::pg::error::{Report, Severity};
 use crate::wire::pg::frame::{self, Frontend, HEAD_BYTES, Head};
 use crate::wire::pg::message::{self, ParseBody, Target};
 use crate::wire::reader::Reader;
-
-/// What one call works with.
-struct Call<'a> {
-    turn: Turn<'a>,
-    journal: &'a mut Journal,
-    out: &'a mut Outbox,
-}
 
 /// Whether a message was handled or has to wait (for a catalog, for more bytes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,13 +26,10 @@ enum Handled {
 impl Ready {
     pub(super) fn feed_client(
         &mut self,
-        turn: Turn<'_>,
-        journal: &mut Journal,
+        call: &mut Call<'_>,
         input: &mut BytesMut,
-        out: &mut Outbox,
     ) -> Result<Option<State>, WireError> {
-        let owed_before = journal.owed;
-        let mut call = Call { turn, journal, out };
+        let owed_before = call.journal.owed;
         loop {
             self.pass_remaining(input, call.out);
             let newly_owed = call.journal.owed.saturating_sub(owed_before);
@@ -48,7 +38,7 @@ impl Ready {
                 break;
             }
             let Some(head) = frame::peek(input)? else { break };
-            if self.message(&mut call, head, input)? == Handled::Wait {
+            if self.message(call, head, input)? == Handled::Wait {
                 break;
             }
             if self.closing {
@@ -129,7 +119,7 @@ impl Ready {
                 call.out.to_server.take_from(input, head.len);
                 call.out.effects.push(Effect::Close);
                 self.closing = true;
-                self.abandon(call.turn, call.journal, call.out);
+                self.abandon(call);
                 call.journal.closed(call.turn.now, "client", call.out);
             }
             Frontend::Bind | Frontend::CopyData | Frontend::FunctionCall | Frontend::Password => {
@@ -182,7 +172,7 @@ impl Ready {
                 call.out.to_server.take_from(input, head.len);
             }
         }
-        let mut flight = self.in_flight(call.turn, call.journal, plan, false, call.out);
+        let mut flight = Self::in_flight(call, plan, false);
         flight.prepares = prepares;
         self.pending.push(Expect::Query(flight));
         Ok(Handled::Yes)
@@ -191,7 +181,7 @@ impl Ready {
     /// The error a client gets for a refused Query, with the transaction in the state the server
     /// would be in.
     fn refuse_query(&mut self, call: &mut Call<'_>, plan: &Plan, refusal: &Refusal) {
-        let reply = Self::refused(call.turn, call.journal, plan, refusal, false, call.out);
+        let reply = Self::refused(call, plan, refusal, false);
         if self.can_answer_locally() {
             call.out.to_client.extend(&reply);
             call.out.to_client.encode(|out| message::ready_for_query(out, self.status));
@@ -376,7 +366,7 @@ impl Ready {
         }
         self.push_warnings(&plan);
         call.out.to_server.take_from(input, head.len);
-        let mut flight = self.in_flight(call.turn, call.journal, plan, true, call.out);
+        let mut flight = Self::in_flight(call, plan, true);
         flight.prepares = prepares;
         self.batch_open = true;
         self.pending.push(Expect::Execute(flight));
@@ -471,7 +461,7 @@ impl Ready {
     /// Refuses a message of the extended protocol: the client gets an error and the rest of its
     /// batch is skipped up to Sync.
     fn refuse_extended(&mut self, call: &mut Call<'_>, plan: &Plan, refusal: &Refusal) {
-        let reply = Self::refused(call.turn, call.journal, plan, refusal, true, call.out);
+        let reply = Self::refused(call, plan, refusal, true);
         self.fail_batch(call, reply);
     }
 

@@ -1,13 +1,15 @@
 //! From the first byte to the first ReadyForQuery: encryption, start-up, relayed authentication.
 
+use std::sync::Arc;
+
 use bytes::{Buf, BytesMut};
 
 use super::ready::{Backend as BackendState, Ready};
 use super::scope::ScopeTracker;
-use super::{Journal, PgConfig, State, TlsMode, close_with, fatal};
+use super::{Call, Journal, PgConfig, State, TlsMode, close_with, fatal};
 use crate::facts::{Certainty, Facts, SettingChange};
 use crate::policy::{Decision, DenyReason, Login as PolicyLogin};
-use crate::session::{CancelKey, Effect, Outbox, Side, Turn};
+use crate::session::{CancelKey, Effect, Outbox, Turn};
 use crate::wire::error::WireError;
 use crate::wire::pg::error::{Report, sqlstate};
 use crate::wire::pg::frame::{self, Backend, Frontend, HEAD_BYTES, Head};
@@ -46,11 +48,9 @@ impl Greeting {
 
     pub(super) fn feed(
         &mut self,
+        call: &mut Call<'_>,
         config: &PgConfig,
-        turn: Turn<'_>,
-        journal: &mut Journal,
         input: &mut BytesMut,
-        out: &mut Outbox,
     ) -> Result<Option<State>, WireError> {
         while self.tls != Tls::Starting
             && let Some(len) = startup::peek(input)?
@@ -58,24 +58,23 @@ impl Greeting {
         {
             let packet = input.split_to(len);
             match startup::parse(&packet)? {
-                Request::Tls => self.tls_requested(config, input, out)?,
+                Request::Tls => self.tls_requested(config, input, call.out)?,
                 Request::GssEncryption => {
                     if std::mem::replace(&mut self.gss_asked, true) {
                         return Err(WireError::UnexpectedBytes);
                     }
-                    out.to_client.extend(b"N");
+                    call.out.to_client.extend(b"N");
                 }
                 Request::Cancel { pid, secret } => {
-                    out.effects.push(Effect::Cancel(CancelKey { pid, secret }));
+                    call.out.effects.push(Effect::Cancel(CancelKey { pid, secret }));
                     return Ok(Some(State::Closed));
                 }
                 Request::Startup(startup) => {
-                    let next = self.started(config, turn, journal, startup, out);
-                    return Ok(Some(next));
+                    return Ok(Some(self.started(call, config, startup)));
                 }
                 Request::Unsupported { major } => {
                     let text = format!("unsupported frontend protocol {major}: only 3 is served");
-                    close_with(&fatal("0A000", &text), out);
+                    close_with(&fatal("0A000", &text), call.out);
                     return Ok(Some(State::Closed));
                 }
             }
@@ -107,16 +106,11 @@ impl Greeting {
         Ok(())
     }
 
-    fn started(
-        &self,
-        config: &PgConfig,
-        turn: Turn<'_>,
-        journal: &mut Journal,
-        startup: Startup,
-        out: &mut Outbox,
-    ) -> State {
+    fn started(&self, call: &mut Call<'_>, config: &PgConfig, startup: Startup) -> State {
         let encrypted = self.tls == Tls::Started;
-        match admit_startup(config, turn, journal, &startup, encrypted) {
+        let admitted = admit_startup(config, call.turn, call.journal, &startup, encrypted);
+        let out = &mut *call.out;
+        match admitted {
             Ok(scope) => {
                 if startup.minor > 0 || unknown_options(&startup).next().is_some() {
                     let options: Vec<&[u8]> = unknown_options(&startup).collect();
@@ -126,7 +120,7 @@ impl Greeting {
                 State::Connecting(Box::new(Connecting { startup, encrypted, scope: Some(scope) }))
             }
             Err(denial) => {
-                journal.login_failed(turn.now, denial.code, None, out);
+                call.journal.login_failed(call.turn.now, denial.code, None, out);
                 let Denied { code, message, hint } = &denial;
                 let report = Report { hint: hint.as_deref(), ..fatal(code, message) };
                 close_with(&report, out);
@@ -180,7 +174,7 @@ fn admit_startup(
     record.database.clone_from(&database);
     record.application.clone_from(&application);
     let login = PolicyLogin {
-        datasource: std::sync::Arc::clone(&config.datasource),
+        datasource: Arc::clone(&config.datasource),
         default_deny: config.default_deny,
         user,
         database,
@@ -189,7 +183,7 @@ fn admit_startup(
     };
     let scope = ScopeTracker::new(turn, login);
     record.roles.clone_from(&scope.class().identity.roles);
-    journal.record = std::sync::Arc::new(record);
+    journal.record = Arc::new(record);
     admit_parameters(turn, startup, &scope)?;
     Ok(scope)
 }
@@ -274,40 +268,33 @@ enum Expected {
 }
 
 impl Login {
-    pub(super) fn feed(
+    pub(super) fn feed_server(
         &mut self,
-        config: &std::sync::Arc<PgConfig>,
-        turn: Turn<'_>,
-        from: Side,
-        journal: &mut Journal,
+        call: &mut Call<'_>,
+        config: &Arc<PgConfig>,
         input: &mut BytesMut,
-        out: &mut Outbox,
     ) -> Result<Option<State>, WireError> {
-        match from {
-            Side::Client => self.feed_client(input, out),
-            Side::Server => {
-                while let Some(head) = frame::peek(input)? {
-                    if head.len > LOGIN_FRAME_BYTES_MAX {
-                        return Err(WireError::TooLong);
-                    }
-                    if input.len() < head.len {
-                        break;
-                    }
-                    let next = self.server_frame(config, turn, journal, head, (input, out))?;
-                    if next.is_some() {
-                        return Ok(next);
-                    }
-                }
-                Ok(None)
+        while let Some(head) = frame::peek(input)? {
+            if head.len > LOGIN_FRAME_BYTES_MAX {
+                return Err(WireError::TooLong);
+            }
+            if input.len() < head.len {
+                break;
+            }
+            let next = self.server_frame(call, config, head, input)?;
+            if next.is_some() {
+                return Ok(next);
             }
         }
+        Ok(None)
     }
 
-    fn feed_client(
+    pub(super) fn feed_client(
         &mut self,
+        call: &mut Call<'_>,
         input: &mut BytesMut,
-        out: &mut Outbox,
     ) -> Result<Option<State>, WireError> {
+        let out = &mut *call.out;
         while let Some(head) = frame::peek(input)? {
             let kind = Frontend::from_tag(head.tag)?;
             match (kind, &self.expected) {
@@ -336,15 +323,15 @@ impl Login {
 
     fn server_frame(
         &mut self,
-        config: &std::sync::Arc<PgConfig>,
-        turn: Turn<'_>,
-        journal: &mut Journal,
+        call: &mut Call<'_>,
+        config: &Arc<PgConfig>,
         head: Head,
-        (input, out): (&mut BytesMut, &mut Outbox),
+        input: &mut BytesMut,
     ) -> Result<Option<State>, WireError> {
+        let Call { turn, journal, out } = call;
         let body = input.get(HEAD_BYTES..head.len).unwrap_or_default();
-        match Backend::from_tag(head.tag)? {
-            Backend::Authentication if !self.authenticated => {
+        match (Backend::from_tag(head.tag)?, self.authenticated) {
+            (Backend::Authentication, false) => {
                 if let Some(refused) = self.authentication(body, out)? {
                     journal.login_failed(turn.now, refused.code, Some(self.method), out);
                     let hint = refused.hint.as_deref();
@@ -353,30 +340,30 @@ impl Login {
                 }
                 input.advance(head.len);
             }
-            Backend::ErrorResponse => {
+            (Backend::ErrorResponse, _) => {
                 let code = String::from_utf8_lossy(&sqlstate(body)).into_owned();
                 journal.login_failed(turn.now, &code, Some(self.method), out);
                 out.to_client.take_from(input, head.len);
                 out.effects.push(Effect::Close);
                 return Ok(Some(State::Closed));
             }
-            Backend::NoticeResponse => out.to_client.take_from(input, head.len),
-            Backend::ParameterStatus if self.authenticated => {
+            (Backend::NoticeResponse, _) => out.to_client.take_from(input, head.len),
+            (Backend::ParameterStatus, true) => {
                 self.backend.parameter_status(body)?;
                 out.to_client.take_from(input, head.len);
             }
-            Backend::BackendKeyData if self.authenticated => {
+            (Backend::BackendKeyData, true) => {
                 self.backend_key(body, out)?;
                 input.advance(head.len);
             }
-            Backend::ReadyForQuery if self.authenticated => {
+            (Backend::ReadyForQuery, true) => {
                 input.advance(head.len);
                 let Some(scope) = self.scope.take() else {
                     return Err(WireError::UnexpectedMessage(head.tag));
                 };
                 let backend = std::mem::take(&mut self.backend);
-                let mut ready = Ready::new(std::sync::Arc::clone(config), scope, backend);
-                ready.begin(turn, journal, self.method, out);
+                let mut ready = Ready::new(Arc::clone(config), scope, backend);
+                ready.begin(call, self.method);
                 return Ok(Some(State::Ready(Box::new(ready))));
             }
             _ => return Err(WireError::UnexpectedMessage(head.tag)),

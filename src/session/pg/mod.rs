@@ -116,18 +116,19 @@ impl PgSession {
         input: &mut BytesMut,
         out: &mut Outbox,
     ) -> Result<(), WireError> {
+        let mut call = Call { turn, journal: &mut self.journal, out };
         let next = match (&mut self.state, from) {
             (State::Greeting(greeting), Side::Client) => {
-                greeting.feed(&self.config, turn, &mut self.journal, input, out)?
+                greeting.feed(&mut call, &self.config, input)?
             }
-            (State::Login(login), _) => {
-                login.feed(&self.config, turn, from, &mut self.journal, input, out)?
+            (State::Login(login), Side::Client) => login.feed_client(&mut call, input)?,
+            (State::Login(login), Side::Server) => {
+                login.feed_server(&mut call, &self.config, input)?
             }
-            (State::Ready(ready), Side::Client) => {
-                ready.feed_client(turn, &mut self.journal, input, out)?
-            }
+            (State::Ready(ready), Side::Client) => ready.feed_client(&mut call, input)?,
             (State::Ready(ready), Side::Server) => {
-                ready.feed_server(turn, &mut self.journal, input, out)?
+                ready.feed_server(&mut call, input)?;
+                None
             }
             // Nothing is connected: these bytes cannot come.
             (State::Greeting(_) | State::Connecting(_), _) => None,
@@ -202,7 +203,7 @@ impl Session for PgSession {
             State::Closed => true,
             State::Greeting(_) | State::Connecting(_) | State::Login(_) => false,
             State::Ready(mut ready) => {
-                ready.abandon(turn, &mut self.journal, out);
+                ready.abandon(&mut Call { turn, journal: &mut self.journal, out });
                 ready.server_said_fatal()
             }
         };
@@ -247,6 +248,14 @@ impl Session for PgSession {
     fn owed_events(&self) -> usize {
         self.journal.owed + usize::from(self.journal.opened)
     }
+}
+
+/// What one call of the state machine works with.
+#[derive(Debug)]
+struct Call<'a> {
+    turn: Turn<'a>,
+    journal: &'a mut Journal,
+    out: &'a mut Outbox,
 }
 
 /// Numbers and pushes the audit events of one session.

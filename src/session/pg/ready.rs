@@ -13,7 +13,7 @@ use super::catalog_load::{Injected, Purpose};
 use super::pending::{Expect, InFlight, Pending};
 use super::scope::ScopeTracker;
 use super::statements::Names;
-use super::{Journal, PgConfig, encode_refusal};
+use super::{Call, PgConfig, encode_refusal};
 use crate::analysis::SearchPath;
 use crate::analysis::sql::SessionEffect;
 use crate::event::EventKind;
@@ -25,6 +25,7 @@ use crate::wire::reader::Reader;
 
 /// A logged-in session.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a session, not one state")]
 pub(super) struct Ready {
     pub(super) config: Arc<PgConfig>,
     pub(super) scope: ScopeTracker,
@@ -151,38 +152,28 @@ impl Ready {
     }
 
     /// The server is ready for the first time: learn what planning needs, then open the session.
-    pub(super) fn begin(
-        &mut self,
-        turn: Turn<'_>,
-        journal: &mut Journal,
-        method: &'static str,
-        out: &mut Outbox,
-    ) {
+    pub(super) fn begin(&mut self, call: &mut Call<'_>, method: &'static str) {
+        let turn = call.turn;
         self.held_ready = true;
         self.opening = Some(method);
         if self.scope.class().concerned {
-            self.inject(Purpose::SearchPath, out);
+            self.inject(Purpose::SearchPath, call.out);
             if gate::needs_catalog(turn, &self.scope.current(turn)) {
-                self.inject(Purpose::Catalog, out);
+                self.inject(Purpose::Catalog, call.out);
             }
         }
-        self.release_ready(turn, journal, out);
+        self.release_ready(call);
     }
 
     /// Sends the held ReadyForQuery once nothing of ours is in flight.
-    pub(super) fn release_ready(
-        &mut self,
-        turn: Turn<'_>,
-        journal: &mut Journal,
-        out: &mut Outbox,
-    ) {
+    pub(super) fn release_ready(&mut self, call: &mut Call<'_>) {
         if self.injected > 0 || !std::mem::take(&mut self.held_ready) {
             return;
         }
         if let Some(method) = self.opening.take() {
-            journal.opened(turn.now, method, out);
+            call.journal.opened(call.turn.now, method, call.out);
         }
-        out.to_client.encode(|out| message::ready_for_query(out, self.status));
+        call.out.to_client.encode(|out| message::ready_for_query(out, self.status));
     }
 
     pub(super) fn inject(&mut self, purpose: Purpose, out: &mut Outbox) {
@@ -299,14 +290,8 @@ impl Ready {
     }
 
     /// Records the decision for a statement about to be forwarded.
-    pub(super) fn in_flight(
-        &mut self,
-        turn: Turn<'_>,
-        journal: &mut Journal,
-        plan: Arc<Plan>,
-        extended: bool,
-        out: &mut Outbox,
-    ) -> InFlight {
+    pub(super) fn in_flight(call: &mut Call<'_>, plan: Arc<Plan>, extended: bool) -> InFlight {
+        let Call { turn, journal, out } = call;
         let generation = turn.rules.generation;
         let kind = EventKind::Decision {
             statement: Arc::clone(&plan.record),
@@ -333,13 +318,12 @@ impl Ready {
 
     /// Records a refusal; returns the encoded ErrorResponse.
     pub(super) fn refused(
-        turn: Turn<'_>,
-        journal: &mut Journal,
+        call: &mut Call<'_>,
         plan: &Plan,
         refusal: &Refusal,
         extended: bool,
-        out: &mut Outbox,
     ) -> Bytes {
+        let Call { turn, journal, out } = call;
         let mut reply = BytesMut::new();
         encode_refusal(refusal, &journal.request_id(), &mut reply);
         let statement = match &plan.verdict {
@@ -360,12 +344,8 @@ impl Ready {
     }
 
     /// Records what came of a statement.
-    pub(super) fn completed(
-        turn: Turn<'_>,
-        journal: &mut Journal,
-        flight: InFlight,
-        out: &mut Outbox,
-    ) {
+    pub(super) fn completed(call: &mut Call<'_>, flight: &InFlight) {
+        let Call { turn, journal, out } = call;
         journal.owed = journal.owed.saturating_sub(1);
         let kind = EventKind::Outcome {
             statement: Arc::clone(&flight.plan.record),
@@ -381,11 +361,11 @@ impl Ready {
     }
 
     /// The connection ends with replies outstanding: their outcomes are unknown.
-    pub(super) fn abandon(&mut self, turn: Turn<'_>, journal: &mut Journal, out: &mut Outbox) {
+    pub(super) fn abandon(&mut self, call: &mut Call<'_>) {
         while let Some(expect) = self.pending.pop() {
             if let Expect::Query(mut flight) | Expect::Execute(mut flight) = expect {
                 flight.error.get_or_insert(*b"08006");
-                Self::completed(turn, journal, flight, out);
+                Self::completed(call, &flight);
             }
         }
     }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::Call;
 use super::pending::{Expect, InFlight};
 use super::ready::{Ready, Skip};
 use super::scrub;
-use super::{Journal, State};
 use crate::analysis::sql::SessionEffect;
 use crate::session::gate::Plan;
 use crate::session::{Outbox, Turn};
@@ -26,47 +26,46 @@ enum Fate {
     Replace(Bytes),
 }
 
-/// What one call works with. `run` counts bytes at the front of the input that are passed on
-/// together as soon as something else has to happen.
-struct Call<'a> {
-    turn: Turn<'a>,
-    journal: &'a mut Journal,
-    out: &'a mut Outbox,
-    run: usize,
-}
+/// Bytes at the front of the input that are passed on together, as soon as something else has to
+/// happen.
+#[derive(Default)]
+struct Run(usize);
 
-impl Call<'_> {
-    fn flush_run(&mut self, input: &mut BytesMut) {
-        self.out.to_client.take_from(input, std::mem::take(&mut self.run));
+impl Run {
+    fn flush(&mut self, input: &mut BytesMut, out: &mut Outbox) {
+        out.to_client.take_from(input, std::mem::take(&mut self.0));
     }
 }
 
 impl Ready {
     pub(super) fn feed_server(
         &mut self,
-        turn: Turn<'_>,
-        journal: &mut Journal,
+        call: &mut Call<'_>,
         input: &mut BytesMut,
-        out: &mut Outbox,
-    ) -> Result<Option<State>, WireError> {
-        let mut call = Call { turn, journal, out, run: 0 };
-        let result = self.frames(&mut call, input);
-        call.flush_run(input);
-        result.map(|()| None)
+    ) -> Result<(), WireError> {
+        let mut run = Run::default();
+        let result = self.frames(call, &mut run, input);
+        run.flush(input, call.out);
+        result
     }
 
-    fn frames(&mut self, call: &mut Call<'_>, input: &mut BytesMut) -> Result<(), WireError> {
+    fn frames(
+        &mut self,
+        call: &mut Call<'_>,
+        run: &mut Run,
+        input: &mut BytesMut,
+    ) -> Result<(), WireError> {
         let streamed = self.server_remaining.min(input.len());
         self.server_remaining -= streamed;
-        call.run = streamed;
-        while let Some(head) = frame::peek(input.get(call.run..).unwrap_or_default())? {
+        run.0 = streamed;
+        while let Some(head) = frame::peek(input.get(run.0..).unwrap_or_default())? {
             let kind = Backend::from_tag(head.tag)?;
-            let available = input.len() - call.run;
+            let available = input.len() - run.0;
             if self.streams(kind) {
                 self.count(kind, head);
                 let now = head.len.min(available);
                 self.server_remaining = head.len - now;
-                call.run += now;
+                run.0 += now;
                 continue;
             }
             if head.len > SERVER_FRAME_BYTES_MAX {
@@ -75,24 +74,23 @@ impl Ready {
             if available < head.len {
                 break;
             }
-            let start = call.run + HEAD_BYTES;
-            let body = input.get(start..call.run + head.len).unwrap_or_default();
+            let body = input.get(run.0 + HEAD_BYTES..run.0 + head.len).unwrap_or_default();
             match self.frame(call, kind, head, body)? {
-                Fate::Pass => call.run += head.len,
+                Fate::Pass => run.0 += head.len,
                 Fate::Drop => {
-                    call.flush_run(input);
+                    run.flush(input, call.out);
                     input.advance(head.len);
                 }
                 Fate::Replace(bytes) => {
-                    call.flush_run(input);
+                    run.flush(input, call.out);
                     call.out.to_client.extend(&bytes);
                     input.advance(head.len);
                 }
             }
             if self.has_local() || self.held_ready {
-                call.flush_run(input);
+                run.flush(input, call.out);
                 self.flush_local(call.out);
-                self.release_ready(call.turn, call.journal, call.out);
+                self.release_ready(call);
             }
         }
         Ok(())
@@ -209,7 +207,7 @@ impl Ready {
             _ => return unexpected,
         };
         if done && let Some(Expect::Execute(flight)) = self.pending.pop() {
-            Self::completed(call.turn, call.journal, flight, call.out);
+            Self::completed(call, &flight);
         }
         Ok(Fate::Pass)
     }
@@ -269,7 +267,7 @@ impl Ready {
         }
         match self.pending.pop() {
             Some(Expect::Query(flight)) => {
-                Self::completed(call.turn, call.journal, flight, call.out);
+                Self::completed(call, &flight);
                 Ok(Fate::Pass)
             }
             Some(Expect::Sync | Expect::Poison { simple: true, failed: true, .. }) => {
@@ -364,7 +362,7 @@ impl Ready {
             match expect {
                 Expect::Query(mut flight) | Expect::Execute(mut flight) => {
                     flight.error.get_or_insert(code);
-                    Self::completed(call.turn, call.journal, flight, call.out);
+                    Self::completed(call, &flight);
                 }
                 Expect::Parse { name, prior } | Expect::CloseStatement { name, prior } => {
                     self.names.set_statement(&name, prior);
