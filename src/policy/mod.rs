@@ -4,6 +4,8 @@
 //! of files and rules never matters: deny wins over allow, filters add up, the strongest mask and
 //! the lowest limit win.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,6 +13,11 @@ use std::sync::Arc;
 use crate::facts::Facts;
 use crate::name::RuleId;
 use crate::obligation::Governance;
+
+pub mod diagnostic;
+pub mod yaml;
+
+pub use diagnostic::{Diagnostic, Severity, Span};
 
 /// Who is asking, as the session knows it after login.
 #[derive(Clone, Debug, PartialEq, Eq)]
