@@ -2,9 +2,22 @@
 //!
 //! Events hold shared fragments (`Arc`) that are prepared once per session and once per plan, so
 //! that recording a statement on the hot path copies a few words and allocates nothing large.
+//!
+//! [`Event::write_json`] is the canonical form: one OCSF 1.8.0 object. What a session or a plan
+//! contributes to it is escaped once and kept beside the record ([`Prepared`]), so that writing an
+//! event is a handful of copies and integers. Deliberately absent: any field that could hold a
+//! literal of a statement, a parameter, or a value of a row.
 
+use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+mod json;
+mod ocsf;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use ocsf::{Instance, SessionJson, StatementJson};
 
 /// Wall-clock and monotonic time of one turn, taken once by the shell and passed as a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +53,8 @@ pub struct SessionRecord {
     pub server: (String, u16),
     /// When the session began, microseconds since the Unix epoch.
     pub began_us: u64,
+    /// The record's part of each event, made on first use; start with `Prepared::default()`.
+    pub json: Prepared<SessionJson>,
 }
 
 /// What stays the same for all events of one plan. Holds no literal of the statement.
@@ -66,6 +81,46 @@ pub struct StatementRecord {
     pub masked: Vec<(String, &'static str, Option<Arc<str>>)>,
     /// Filtered relations: (`schema.table`, rule).
     pub filtered: Vec<(String, crate::name::RuleId)>,
+    /// The record's part of each event, made on first use; start with `Prepared::default()`.
+    pub json: Prepared<StatementJson>,
+}
+
+/// A value derived from the record it sits in, made on first use.
+///
+/// It is no part of the record's identity: all are equal, and a clone starts empty, because the
+/// clone may be changed before it is used.
+pub struct Prepared<T>(OnceLock<T>);
+
+impl<T> Prepared<T> {
+    fn get_or_make(&self, make: impl FnOnce() -> T) -> &T {
+        self.0.get_or_init(make)
+    }
+}
+
+impl<T> Default for Prepared<T> {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+impl<T> Clone for Prepared<T> {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl<T> PartialEq for Prepared<T> {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl<T> Eq for Prepared<T> {}
+
+impl<T> fmt::Debug for Prepared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.get().is_some() { "Prepared" } else { "Unprepared" })
+    }
 }
 
 /// The verdict as the audit trail words it.
@@ -162,5 +217,13 @@ pub enum EventKind {
     Lifecycle {
         /// `start` or `stop`.
         phase: &'static str,
+    },
+    /// Events were lost because the queue was full and the configuration says to go on.
+    Gap {
+        /// How many.
+        dropped: u64,
+        /// When the first of them happened, microseconds since the Unix epoch; the last happened
+        /// at the time of this event.
+        since_us: u64,
     },
 }

@@ -1,100 +1,157 @@
-//! Where events go: a bounded queue whose places are reserved before a statement is forwarded.
+//! Where audit events go: a bounded queue, one writer thread, one sink.
+//!
+//! ```text
+//! session ── reserve ──► Permit ── push ──► inbox ──► writer thread ──► Sink (file, stdout)
+//!               ▲                                          │
+//!               └──────── places come free ────────────────┘
+//! ```
+//!
+//! **Reserve before you forward.** A connection holds places for the events a turn may produce
+//! before the turn begins, so a full queue slows clients down (or refuses them) instead of losing a
+//! record. Reserving and giving back are atomics, pushing is an append under a short lock; no system
+//! call is made for an event while the writer is busy or gathering a batch.
+//!
+//! When the sink fails (full disk, I/O error) the writer keeps the batch and tries again, for as
+//! long as it takes: the queue fills up, and `when_full` decides what clients see. Only
+//! `drop_and_count` loses events, and it says in the trail itself how many.
+//!
+//! Deliberately absent: syncing to disk for each event. What the process accepted and the kernel
+//! took survives a crash of the process, not a crash of the machine; see `docs/AUDIT.md`.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::event::Event;
+use anyhow::Context as _;
+use tokio::sync::oneshot;
 
-/// The bounded queue; clones are handles to the same one.
-#[derive(Clone, Debug)]
-pub struct Queue(Arc<Inner>);
+use crate::admin::Status;
+use crate::event::Instance;
+use crate::metrics::Metrics;
 
-#[derive(Debug)]
-struct Inner {
-    free: AtomicUsize,
-    events: Mutex<Vec<Event>>,
-    space: tokio::sync::Notify,
+mod file;
+mod queue;
+mod sink;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use queue::{Permit, Queue};
+pub use sink::Sink;
+
+use file::{Device, Rotating, Rotation};
+use queue::Shared;
+use sink::Lines;
+use writer::Patience;
+
+/// The audit part of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditConfig {
+    /// Where the events go.
+    pub target: Target,
+    /// Places in the queue: events reserved, waiting or being written.
+    pub queue_events: usize,
+    /// What a client sees when the queue is full.
+    pub when_full: WhenFull,
+    /// How long `WhenFull::Wait` waits before it becomes a refusal.
+    pub wait_deadline: Duration,
 }
 
-/// Places in the queue; given back on drop.
-#[derive(Debug)]
-pub struct Permit {
-    inner: Arc<Inner>,
-    places: usize,
+/// Where audit events go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// One JSON object a line, appended to a file that is rotated by size.
+    File {
+        /// The file; rotated ones get `.1`, `.2` …, the greatest being the oldest.
+        path: PathBuf,
+        /// Size in bytes above which it is rotated.
+        rotate_bytes: u64,
+        /// How many rotated files are kept, at least 1.
+        keep: u32,
+    },
+    /// One JSON object a line, to standard output.
+    Stdout,
 }
 
-impl Queue {
-    /// With this many places.
-    pub fn new(places: usize) -> Self {
-        Self(Arc::new(Inner {
-            free: AtomicUsize::new(places),
-            events: Mutex::default(),
-            space: tokio::sync::Notify::new(),
-        }))
-    }
+/// What happens to a statement when no place for its events is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// The client waits until the deadline, then is refused.
+    Wait,
+    /// The client is refused at once.
+    Refuse,
+    /// The statement runs; its events are dropped and counted, and the trail tells how many.
+    DropAndCount,
+}
 
-    /// Takes `n` places, all or none.
-    pub fn try_reserve(&self, n: usize) -> Option<Permit> {
-        let free = &self.0.free;
-        let took =
-            free.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(n));
-        took.ok().map(|_| Permit { inner: Arc::clone(&self.0), places: n })
-    }
+/// Fewest places a queue may have: one connection's turn must fit several times.
+pub const QUEUE_EVENTS_MIN: usize = 256;
 
-    /// Appends events, one place each.
-    pub fn push(&self, permit: &mut Permit, events: impl Iterator<Item = Event>) {
-        let mut queue = self.0.events.lock().unwrap_or_else(PoisonError::into_inner);
-        for event in events {
-            permit.places = permit.places.saturating_sub(1);
-            queue.push(event);
+/// Opens the sink and starts the writer.
+///
+/// # Errors
+/// The file cannot be opened, is in use by another process, or a number is out of range.
+pub fn start(
+    config: &AuditConfig,
+    instance: Instance,
+    metrics: Arc<Metrics>,
+    status: Arc<Status>,
+) -> anyhow::Result<(Queue, Writer)> {
+    anyhow::ensure!(
+        config.queue_events >= QUEUE_EVENTS_MIN,
+        "audit queue of {} events is too small, at least {QUEUE_EVENTS_MIN} are needed",
+        config.queue_events
+    );
+    let sink: Box<dyn Sink> = match &config.target {
+        Target::File { path, rotate_bytes, keep } => {
+            let rotation = Rotation { rotate_bytes: *rotate_bytes, keep: *keep };
+            let file = Rotating::open(path, rotation)
+                .with_context(|| format!("open audit file `{}`", path.display()))?;
+            Box::new(Lines::new(instance, file))
         }
-    }
-
-    /// Waits until places may have come free.
-    pub async fn space(&self) {
-        self.0.space.notified().await;
-    }
-
-    /// Takes what was pushed and frees its places.
-    #[cfg(test)]
-    pub(crate) fn take(&self) -> Vec<Event> {
-        let events =
-            std::mem::take(&mut *self.0.events.lock().unwrap_or_else(PoisonError::into_inner));
-        self.0.free.fetch_add(events.len(), Ordering::AcqRel);
-        self.0.space.notify_waiters();
-        events
-    }
-}
-
-impl Permit {
-    /// Places held.
-    pub fn len(&self) -> usize {
-        self.places
-    }
-
-    /// Whether none is held.
-    pub fn is_empty(&self) -> bool {
-        self.places == 0
-    }
-
-    /// Takes up to `n` places out.
-    pub fn split(&mut self, n: usize) -> Self {
-        let n = n.min(self.places);
-        self.places -= n;
-        Self { inner: Arc::clone(&self.inner), places: n }
-    }
-
-    /// Adds the places of another.
-    pub fn merge(&mut self, mut other: Self) {
-        self.places += std::mem::take(&mut other.places);
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if self.places > 0 {
-            self.inner.free.fetch_add(self.places, Ordering::AcqRel);
-            self.inner.space.notify_waiters();
+        Target::Stdout => {
+            let output = Device::stdout().context("open standard output for audit events")?;
+            Box::new(Lines::new(instance, output))
         }
+    };
+    let shared = Shared::new(config, metrics);
+    let writer = spawn(Arc::clone(&shared), sink, status, Patience::default())?;
+    Ok((Queue::new(shared), writer))
+}
+
+fn spawn(
+    shared: Arc<Shared>,
+    sink: Box<dyn Sink>,
+    status: Arc<Status>,
+    patience: Patience,
+) -> anyhow::Result<Writer> {
+    let (finished, done) = oneshot::channel();
+    let thread = writer::Thread::new(Arc::clone(&shared), sink, status, patience);
+    std::thread::Builder::new()
+        .name("audit-writer".to_owned())
+        .spawn(move || {
+            // Nobody waits for the answer when the process ends without closing.
+            drop(finished.send(thread.run()));
+        })
+        .context("start the audit writer")?;
+    Ok(Writer { shared, done })
+}
+
+/// The running writer. Dropping it leaves it running; [`Writer::close`] ends it.
+#[derive(Debug)]
+pub struct Writer {
+    shared: Arc<Shared>,
+    done: oneshot::Receiver<std::io::Result<()>>,
+}
+
+impl Writer {
+    /// Writes everything pushed so far, syncs it to disk, and ends the writer. Events pushed
+    /// afterwards are lost: end the sessions first. Not cancel safe.
+    ///
+    /// # Errors
+    /// The sink kept failing for some seconds, or the writer panicked; events may be lost.
+    pub async fn close(self) -> std::io::Result<()> {
+        self.shared.close();
+        self.done.await.unwrap_or_else(|_| Err(std::io::Error::other("the audit writer panicked")))
     }
 }
