@@ -33,6 +33,7 @@ use super::shared::Datasource;
 use super::shutdown::{Stage, StageWatch};
 use super::uid::Birth;
 use super::upstream::Dial;
+use crate::metrics::{ConnectionGuard, DatasourceMetrics, Direction};
 use crate::session::{Answer, Effect, EndCause, Outbox, Phase, ProtocolError, Session, Side};
 
 /// One connection with its session.
@@ -50,6 +51,15 @@ pub(crate) struct Connection<S, C, D: Dial> {
     /// Dropped when the login is over.
     login: Option<Pin<Box<Sleep>>>,
     idle: Option<IdleTimer>,
+    traffic: Traffic,
+    _counted: ConnectionGuard,
+}
+
+/// Bytes read and not yet added to the metrics: shared counters are touched once per many turns.
+#[derive(Default)]
+struct Traffic {
+    from_client: u64,
+    from_server: u64,
 }
 
 /// Watches a client's silence. The alarm is moved on only when it fires, so activity is cheap.
@@ -63,7 +73,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     /// A fresh connection.
     pub(crate) fn new(session: S, birth: Birth, client: C, datasource: Arc<Datasource<D>>) -> Self {
         let shared = &datasource.shared;
-        let seat = Seat::new(shared.audit.clone(), shared.patience);
+        let seat = Seat::new(shared.audit.clone());
         let login = Some(Box::pin(tokio::time::sleep(shared.limits.login_timeout)));
         Self {
             session,
@@ -76,6 +86,8 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
             stage: StageWatch::default(),
             login,
             idle: None,
+            traffic: Traffic::default(),
+            _counted: datasource.metrics.connection_opened(),
             datasource,
         }
     }
@@ -87,6 +99,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
             Err(end) => end,
         };
         debug!(session = self.birth.uid, end = end.name(), "connection ends");
+        self.traffic.report(&self.datasource.metrics);
         Box::pin(self.close(end)).await;
         end
     }
@@ -170,6 +183,9 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
             }
         };
         input.fresh = true;
+        if let Ok(n) = read {
+            self.traffic.add(side, n, &self.datasource.metrics);
+        }
         if let Some(idle) = &mut self.idle {
             idle.last_us = self.datasource.shared.clock.now().mono_us;
         }
@@ -364,6 +380,24 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     }
 }
 
+impl Traffic {
+    fn add(&mut self, side: Side, bytes: usize, metrics: &DatasourceMetrics) {
+        let counter = match side {
+            Side::Client => &mut self.from_client,
+            Side::Server => &mut self.from_server,
+        };
+        *counter = counter.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        if *counter >= TRAFFIC_REPORT_BYTES {
+            self.report(metrics);
+        }
+    }
+
+    fn report(&mut self, metrics: &DatasourceMetrics) {
+        metrics.moved(Direction::FromClient, std::mem::take(&mut self.from_client));
+        metrics.moved(Direction::ToClient, std::mem::take(&mut self.from_server));
+    }
+}
+
 impl IdleTimer {
     /// Ready when the client was silent for the whole limit.
     fn poll_silent(&mut self, now_us: u64, cx: &mut Context<'_>) -> Poll<()> {
@@ -377,6 +411,9 @@ impl IdleTimer {
         }
     }
 }
+
+/// How many bytes a connection keeps to itself before it reports them.
+const TRAFFIC_REPORT_BYTES: u64 = 64 * 1024;
 
 fn gone(side: Side) -> EndCause {
     match side {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -73,6 +74,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     async fn connect(&mut self) -> Result<(), End> {
         match self.datasource.dial.dial().await {
             Ok(stream) => {
+                self.reached(Ok(()));
                 self.server = Some(Leg::new(stream));
                 self.resume(Answer::Connected { secret: self.birth.secret }).await
             }
@@ -84,8 +86,18 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
                     %error,
                     "server not reached; is it running, and is `upstream` right?"
                 );
+                self.datasource.metrics.connect_failed();
+                self.reached(Err(error.to_string()));
                 self.resume(Answer::ConnectFailed).await
             }
+        }
+    }
+
+    /// Tells `/readyz`, when it changed: the state is behind a lock all sessions share.
+    fn reached(&self, result: Result<(), String>) {
+        let failed = result.is_err();
+        if self.datasource.unreachable.swap(failed, Ordering::Relaxed) != failed {
+            self.datasource.shared.status.set_upstream(&self.datasource.name, result);
         }
     }
 

@@ -18,6 +18,7 @@ use super::shared::Datasource;
 use super::shutdown::Stage;
 use super::uid::Birth;
 use super::upstream::Dial;
+use crate::metrics::Metrics;
 use crate::session::Session;
 
 /// One address a datasource listens on.
@@ -47,7 +48,7 @@ where
             tokio::select! {
                 biased;
                 () = shutdown.reached(Stage::Draining) => break,
-                Some(done) = tasks.join_next() => report(done),
+                Some(done) = tasks.join_next() => report(done, &self.datasource.shared.metrics),
                 permit = Arc::clone(&self.slots).acquire_owned(), if slot.is_none() => {
                     slot = permit.ok();
                 }
@@ -56,10 +57,10 @@ where
                 }
             }
         }
-        let Self { socket, .. } = self;
+        let Self { socket, datasource, .. } = self;
         drop(socket);
         while let Some(done) = tasks.join_next().await {
-            report(done);
+            report(done, &datasource.shared.metrics);
         }
     }
 
@@ -143,10 +144,11 @@ pub(crate) fn tune(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }
 
-fn report(done: Result<End, JoinError>) {
+fn report(done: Result<End, JoinError>, metrics: &Metrics) {
     match done {
         Ok(end) => debug!(end = end.name(), "session ended"),
         Err(failure) if failure.is_panic() => {
+            metrics.session_panicked();
             error!("a session panicked and was closed, the others go on; this is a bug");
         }
         Err(_aborted) => {}

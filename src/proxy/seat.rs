@@ -6,25 +6,15 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
 use tokio::time::Sleep;
 
-use crate::audit::{Permit, Queue};
+use crate::audit::{Permit, Queue, WhenFull};
 use crate::event::Event;
 
 /// Events one turn may produce or newly owe: the room a session is given.
 pub(crate) const TURN_EVENTS: usize = 16;
-
-/// What happens when the queue has no place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// The client waits this long, then its session ends.
-    Wait(Duration),
-    /// The session ends at once.
-    Refuse,
-}
 
 /// The queue took no more for as long as we may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +23,6 @@ pub(crate) struct Full;
 /// Places held for one session.
 pub(crate) struct Seat {
     queue: Queue,
-    patience: Patience,
     held: Option<Permit>,
     wait: Option<Wait>,
 }
@@ -46,8 +35,8 @@ struct Wait {
 
 impl Seat {
     /// Holds nothing yet.
-    pub(crate) fn new(queue: Queue, patience: Patience) -> Self {
-        Self { queue, patience, held: None, wait: None }
+    pub(crate) fn new(queue: Queue) -> Self {
+        Self { queue, held: None, wait: None }
     }
 
     /// Places beyond what is owed: what a turn may use.
@@ -58,15 +47,18 @@ impl Seat {
     /// Holds `owed` places and room for one turn, if the queue has them now.
     pub(crate) fn try_reserve(&mut self, owed: usize) -> bool {
         let missing = owed.saturating_add(TURN_EVENTS).saturating_sub(self.held());
-        if missing > 0 {
-            let Some(more) = self.queue.try_reserve(missing) else { return false };
-            match &mut self.held {
-                Some(held) => held.merge(more),
-                None => self.held = Some(more),
+        let held = match &mut self.held {
+            _ if missing == 0 => true,
+            Some(held) => held.grow(missing),
+            None => {
+                self.held = self.queue.try_reserve(missing);
+                self.held.is_some()
             }
+        };
+        if held {
+            self.wait = None;
         }
-        self.wait = None;
-        true
+        held
     }
 
     /// Holds `owed` places and room for one turn, waiting for them as long as the patience lasts.
@@ -79,26 +71,21 @@ impl Seat {
             if self.try_reserve(owed) {
                 return Poll::Ready(Ok(()));
             }
-            let Patience::Wait(limit) = self.patience else { return Poll::Ready(Err(Full)) };
+            if self.queue.when_full() != WhenFull::Wait {
+                return Poll::Ready(Err(Full));
+            }
+            let queue = &self.queue;
             let wait = self.wait.get_or_insert_with(|| Wait {
                 space: None,
-                deadline: Box::pin(tokio::time::sleep(limit)),
+                deadline: Box::pin(tokio::time::sleep(queue.wait_deadline())),
             });
             if wait.deadline.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(Full));
             }
-            let registered = wait.space.is_some();
-            let queue = &self.queue;
-            let space = wait.space.get_or_insert_with(|| {
-                let queue = queue.clone();
-                Box::pin(async move { queue.space().await })
-            });
-            match space.as_mut().poll(cx) {
-                Poll::Ready(()) => wait.space = None,
-                // Places that came free before the registration woke nobody: try once more.
-                Poll::Pending if !registered => {}
-                Poll::Pending => return Poll::Pending,
-            }
+            let places = owed.saturating_add(TURN_EVENTS);
+            let space = wait.space.get_or_insert_with(|| Box::pin(queue.space(places)));
+            ready!(space.as_mut().poll(cx));
+            wait.space = None;
         }
     }
 
@@ -108,9 +95,8 @@ impl Seat {
         if !events.is_empty() {
             self.queue.push(held, events.drain(..));
         }
-        let surplus = held.len().saturating_sub(owed);
-        if surplus > 0 {
-            drop(held.split(surplus));
+        if held.len() > owed {
+            held.shrink(owed);
         }
     }
 
@@ -123,7 +109,6 @@ impl fmt::Debug for Seat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Seat")
             .field("held", &self.held())
-            .field("patience", &self.patience)
             .field("waiting", &self.wait.is_some())
             .finish_non_exhaustive()
     }

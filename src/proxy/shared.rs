@@ -1,16 +1,18 @@
 //! What connections share. Built once in the composition root, passed as `Arc`.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 use super::cancel::CancelRegistry;
 use super::clock::Clock;
-use super::seat::Patience;
 use super::shutdown::Shutdown;
+use crate::admin::Status;
 use crate::analysis::Analyzer;
 use crate::audit::Queue;
+use crate::metrics::{DatasourceMetrics, Metrics};
 use crate::policy::Throttles;
 use crate::session::Turn;
 use crate::session::gate::{ActiveRules, PlanCache};
@@ -26,8 +28,10 @@ pub(crate) struct Shared {
     pub(crate) throttles: Throttles,
     /// Where events go.
     pub(crate) audit: Queue,
-    /// What a session does when the audit queue is full.
-    pub(crate) patience: Patience,
+    /// Counters of the process.
+    pub(crate) metrics: Arc<Metrics>,
+    /// What `/readyz` tells.
+    pub(crate) status: Arc<Status>,
     /// Time.
     pub(crate) clock: Clock,
     /// Whether the process stops.
@@ -51,6 +55,10 @@ pub(crate) struct Datasource<D> {
     pub(crate) dial: D,
     /// The server as the log names it, `host:port`.
     pub(crate) address: String,
+    /// The server was not reached when last tried.
+    pub(crate) unreachable: AtomicBool,
+    /// Counters of this datasource.
+    pub(crate) metrics: Arc<DatasourceMetrics>,
     /// TLS on the client leg, where configured.
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
 }
