@@ -31,6 +31,9 @@ impl fmt::Display for RuleId {
     }
 }
 
+/// Protocols a rule may name in `match.protocol`; rules for any other are refused at load.
+pub const PROTOCOLS: &[&str] = &["postgresql"];
+
 /// A glob over one name: `*` matches any run of characters, `?` one character, all else itself.
 ///
 /// Matching is iterative and linear in practice (one back-tracking point), so a rule author

@@ -238,6 +238,11 @@ fn no_anchors(span: &Span) -> Diagnostic {
         .with_help("write the value out; quote a value that begins with `*` or `&`")
 }
 
+/// A length of time as [`Node::duration`] reads it, for texts that hold one.
+pub(crate) fn duration_of(text: &str) -> Option<Duration> {
+    scalar::duration(text)
+}
+
 // === impl Problems ===
 
 impl Problems {
@@ -342,7 +347,7 @@ impl<'n> MapReader<'n> {
     /// Reports every key nobody asked for.
     pub fn finish(self, problems: &mut Problems) {
         for entry in self.entries {
-            if self.asked.iter().any(|asked| *asked == &*entry.key) {
+            if self.asked.contains(&&*entry.key) {
                 continue;
             }
             let message = format!("unknown key `{}`", entry.key);

@@ -1,0 +1,197 @@
+//! Ways around the rules, closed for identities under rules.
+//!
+//! A mask or a filter is worth nothing to someone who may define a view, run code in the server,
+//! read the statistics of a table, or make the server read text differently than it was read here.
+
+use super::Question;
+use crate::facts::{Access, AccessMode, FunctionClass, FunctionUse, Relation, SettingChange, Verb};
+use crate::policy::decision::{Denial, DenyReason};
+use crate::policy::rule::{Allow, Effect};
+
+impl Question<'_> {
+    /// Refuses side doors; the first found is named.
+    pub(super) fn check_side_doors(&self) -> Result<(), Denial> {
+        for setting in &self.facts.settings {
+            self.check_reading(setting)?;
+        }
+        if !self.class.governed {
+            return Ok(());
+        }
+        for setting in &self.facts.settings {
+            self.check_identity_setting(setting)?;
+        }
+        for action in &self.facts.actions {
+            self.check_verb(action.verb)?;
+        }
+        for function in &self.facts.functions {
+            self.check_function(function)?;
+        }
+        for access in &self.facts.accesses {
+            self.check_access(access)?;
+        }
+        Ok(())
+    }
+
+    /// Settings that change how the server reads text.
+    fn check_reading(&self, setting: &SettingChange) -> Result<(), Denial> {
+        let SettingChange { name, value, local: _ } = setting;
+        let value = value.as_deref().map(str::to_ascii_lowercase);
+        let fits = match &**name {
+            "" => return Err(side_door("a setting whose name is computed cannot be followed")),
+            "standard_conforming_strings" => ["on", "true", "yes", "1"].as_slice(),
+            "client_encoding" => ["utf8", "utf-8", "unicode"].as_slice(),
+            "backslash_quote" | "quote_all_identifiers" | "transform_null_equals" => [].as_slice(),
+            _ => return Ok(()),
+        };
+        let harmless = match value {
+            Some(value) => fits.contains(&value.trim()),
+            // Back to the default, unless the value is computed by a call.
+            None => !self.facts.functions.iter().any(|function| &*function.name == "set_config"),
+        };
+        if harmless {
+            return Ok(());
+        }
+        Err(side_door(format!("`{name}` cannot be changed to this value here")))
+    }
+
+    /// Settings that change who the server takes the identity for.
+    fn check_identity_setting(&self, setting: &SettingChange) -> Result<(), Denial> {
+        let opened = match &*setting.name {
+            "role" | "session_authorization" => self.opened(Verb::SetRole),
+            "row_security" | "session_replication_role" => false,
+            _ => return Ok(()),
+        };
+        if opened {
+            return Ok(());
+        }
+        Err(side_door(format!("`{}` cannot be changed under rules", setting.name)))
+    }
+
+    fn check_verb(&self, verb: Verb) -> Result<(), Denial> {
+        if !closed(verb) || self.opened(verb) {
+            return Ok(());
+        }
+        let name = verb.name();
+        Err(side_door(format!("`{name}` is not available under rules"))
+            .with_hint(format!("an allow rule opens it by naming `{name}` in its statements")))
+    }
+
+    fn check_function(&self, function: &FunctionUse) -> Result<(), Denial> {
+        let FunctionUse { schema, name, class } = function;
+        match class {
+            FunctionClass::Pure | FunctionClass::ReadsCatalog => return Ok(()),
+            FunctionClass::Dangerous | FunctionClass::User => {}
+        }
+        let mut allows = self.allows();
+        if allows.any(|allow| allow.functions.iter().any(|pattern| pattern.names(function))) {
+            return Ok(());
+        }
+        let name = match schema {
+            Some(schema) => format!("{schema}.{name}"),
+            None => name.to_string(),
+        };
+        Err(side_door(format!("function `{name}` is not available under rules"))
+            .with_hint(format!("an allow rule opens it by naming `{name}` in its functions")))
+    }
+
+    fn check_access(&self, access: &Access) -> Result<(), Denial> {
+        let Access { relation, mode } = access;
+        let Relation { path, lineage: _, columns: _, reads_through, system, sensitive_system } =
+            &**relation;
+        if *sensitive_system {
+            return Err(side_door(format!("`{path}` shows other people's data")));
+        }
+        if *system && *mode != AccessMode::Read {
+            return Err(side_door(format!("`{path}` is a system relation")));
+        }
+        if *mode == AccessMode::Define && self.governed(relation) {
+            return Err(side_door(format!("the definition of `{path}` is under rules")));
+        }
+        let hidden = || reads_through.iter().find(|base| self.governed(base));
+        if let Some(base) = hidden()
+            && !self.governed(relation)
+        {
+            let message = format!("view `{path}` reads `{}`, which is under rules", base.path);
+            return Err(side_door(message).with_hint(format!(
+                "read `{}` itself, or give `{path}` a mask or filter rule of its own",
+                base.path
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether an allow rule names the statement itself; a group does not open side doors.
+    fn opened(&self, verb: Verb) -> bool {
+        self.allows().any(|allow| allow.named.contains(&verb))
+    }
+
+    fn allows(&self) -> impl Iterator<Item = &Allow> {
+        self.rules.iter().filter_map(|rule| match &rule.effect {
+            Effect::Allow(allow) if rule.enforced() => Some(allow),
+            Effect::Allow(_)
+            | Effect::Mask(_)
+            | Effect::Filter(_)
+            | Effect::Deny { .. }
+            | Effect::Limit(_) => None,
+        })
+    }
+}
+
+fn side_door(message: impl Into<String>) -> Denial {
+    Denial::new(DenyReason::SideDoor, message)
+}
+
+/// Statements an identity under rules does not get unless a rule names them.
+fn closed(verb: Verb) -> bool {
+    match verb {
+        Verb::CreateTable
+        | Verb::CreateTableAs
+        | Verb::CreateView
+        | Verb::CreateIndex
+        | Verb::CreateFunction
+        | Verb::Create
+        | Verb::AlterTable
+        | Verb::Alter
+        | Verb::Drop
+        | Verb::Refresh
+        | Verb::Grant
+        | Verb::Role
+        | Verb::SetRole
+        | Verb::Do
+        | Verb::Call
+        | Verb::Load
+        | Verb::Admin
+        | Verb::CopyServerFile
+        | Verb::FunctionCall
+        | Verb::Listen
+        | Verb::Lock
+        | Verb::Vacuum
+        | Verb::PrepareTransaction => true,
+        // TRUNCATE defines the relation it empties: judged by the relation.
+        Verb::Truncate
+        | Verb::Select
+        | Verb::Insert
+        | Verb::Update
+        | Verb::Delete
+        | Verb::Merge
+        | Verb::CopyTo
+        | Verb::CopyFrom
+        | Verb::Explain
+        | Verb::Show
+        | Verb::Set
+        | Verb::Discard
+        | Verb::Begin
+        | Verb::Commit
+        | Verb::Rollback
+        | Verb::Savepoint
+        | Verb::Declare
+        | Verb::Fetch
+        | Verb::Close
+        | Verb::Prepare
+        | Verb::Execute
+        | Verb::Deallocate
+        | Verb::Unlisten
+        | Verb::Notify
+        | Verb::Empty => false,
+    }
+}

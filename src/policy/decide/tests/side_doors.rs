@@ -1,0 +1,153 @@
+//! Ways around the rules, and who finds them closed.
+
+use super::*;
+
+const MASK: &str = "match: {users: [g], classes: [EMAIL]}, mask: nullify";
+/// Concerns everybody, governs nobody.
+const CONCERNS: &str = "match: {statements: [delete], without: where}, deny: true";
+
+/// `g` is refused as a side door; `app`, whom a rule merely concerns, is not.
+#[track_caller]
+fn check_closed(words: &str, message: &str) {
+    check(&[MASK, CONCERNS], "g", words, &format!("side door: {message}"));
+    check(&[MASK, CONCERNS], "app", words, "allow");
+}
+
+#[track_caller]
+fn check_open(words: &str) {
+    check(&[MASK, CONCERNS], "g", words, "allow");
+}
+
+#[test]
+fn every_statement_is_either_closed_or_open() {
+    let closed = "create_table create_table_as create_view create_index create_function create \
+                  alter_table alter drop refresh grant role set_role do call load admin \
+                  copy_server_file function_call listen lock vacuum prepare_transaction";
+    for verb in closed.split_whitespace() {
+        check_closed(verb, &format!("`{verb}` is not available under rules"));
+        let named = format!("match: {{users: [g]}}, allow: {{statements: [{verb}, select]}}");
+        check(&[MASK, &named], "g", verb, "allow");
+    }
+    for verb in Verb::ALL.iter().filter(|verb| !closed.split_whitespace().any(|c| c == verb.name()))
+    {
+        check_open(verb.name());
+    }
+}
+
+#[test]
+fn a_group_opens_no_side_door() {
+    for group in ["ddl", "misc"] {
+        let allow = format!("match: {{users: [g]}}, allow: {{statements: [{group}]}}");
+        let verb = if group == "ddl" { "drop" } else { "lock" };
+        check(&[MASK, &allow], "g", verb, "side door");
+    }
+}
+
+#[test]
+fn functions_need_a_rule_that_names_them() {
+    check_closed("select user:f", "function `f` is not available");
+    check_closed("select danger:set_config", "function `set_config`");
+    check_closed("select call:lower user:public.f", "function `public.f`");
+    check_open("select call:lower");
+    let allow = |names: &str| format!("match: {{users: [g]}}, allow: {{functions: [{names}]}}");
+    check(&[MASK, &allow("f")], "g", "select user:f", "allow");
+    check(&[MASK, &allow("f")], "g", "select user:public.f", "allow");
+    check(&[MASK, &allow("'f_*'")], "g", "select user:f_x", "allow");
+    check(&[MASK, &allow("public.f")], "g", "select user:public.f", "allow");
+    // An unqualified call may end in another schema.
+    check(&[MASK, &allow("public.f")], "g", "select user:f", "side door");
+    check(&[MASK, &allow("g")], "g", "select user:f", "side door");
+    let shadow = "match: {users: [g]}, mode: shadow, allow: {functions: [f]}";
+    check(&[MASK, shadow], "g", "select user:f", "side door");
+}
+
+#[test]
+fn definitions_of_governed_relations_stay_closed() {
+    check_closed("truncate define:customers", "the definition of `public.customers`");
+    check_open("truncate define:orders");
+    let named = "match: {users: [g]}, allow: {statements: [select, lock, alter_table, truncate]}";
+    check(&[MASK, named], "g", "lock define:customers", "side door: the definition of");
+    check(&[MASK, named], "g", "alter_table define:customers_2024", "side door");
+    check(&[MASK, named], "g", "lock define:orders", "allow");
+    let partly =
+        "match: {users: [g], relations: [public.orders], statements: [select]}, filter: a = 1";
+    check(&[partly], "g", "truncate define:orders", "side door: the definition of");
+}
+
+#[test]
+fn views_over_governed_relations_need_rules_of_their_own() {
+    check_closed(
+        "select read:customers_view",
+        "view `public.customers_view` reads `public.customers`",
+    );
+    let own = "match: {users: [g], columns: [public.customers_view.mail]}, mask: nullify";
+    check(&[MASK, own], "g", "select read:customers_view", "allow customers_view.mail=nullify");
+    let partly = "match: {users: [g], relations: [public.customers], statements: [delete]}, \
+                  filter: a = 1";
+    check(&[partly], "g", "select read:customers_view", "side door");
+}
+
+#[test]
+fn sensitive_system_relations_are_closed() {
+    check_closed("select read:pg_stats", "`pg_catalog.pg_stats` shows other people's data");
+    check_closed("update update_of:pg_class", "`pg_catalog.pg_class` is a system relation");
+    check_open("select read:pg_class");
+}
+
+#[test]
+fn a_relation_level_deny_and_an_allow_list_govern() {
+    let deny = "match: {users: [g], relations: [public.salaries]}, deny: true";
+    check(&[deny], "g", "select user:f", "side door");
+    let list = "match: {users: [g]}, allow: {statements: [select]}";
+    check(&[list], "g", "select user:f", "side door");
+    let statements = "match: {users: [g], statements: [delete]}, deny: true";
+    check(&[statements], "g", "select user:f", "allow");
+}
+
+#[test]
+fn settings_that_change_how_text_is_read_are_closed_for_everybody_concerned() {
+    let cases = [
+        ("standard_conforming_strings=off", false),
+        ("standard_conforming_strings=on", true),
+        ("standard_conforming_strings", true),
+        ("client_encoding=LATIN1", false),
+        ("client_encoding=SQL_ASCII", false),
+        ("client_encoding=UTF8", true),
+        ("client_encoding=utf-8", true),
+        ("client_encoding=unicode", true),
+        ("client_encoding", true),
+        ("backslash_quote=on", false),
+        ("backslash_quote", true),
+        ("quote_all_identifiers=on", false),
+        ("transform_null_equals=on", false),
+        ("?", false),
+        ("?=on", false),
+        ("*", true),
+        ("search_path=public", true),
+        ("work_mem=1GB", true),
+    ];
+    for (setting, open) in cases {
+        let words = format!("set set:{setting}");
+        let expected = if open { "allow" } else { "side door" };
+        check(&[CONCERNS], "app", &words, expected);
+        check(&[MASK], "g", &words, expected);
+        check(&[MASK], "app", &words, "allow");
+    }
+}
+
+#[test]
+fn a_computed_value_is_not_a_default() {
+    let words = "select danger:set_config set:standard_conforming_strings";
+    check(&[CONCERNS], "app", words, "side door: `standard_conforming_strings`");
+    check(&[CONCERNS], "app", "select danger:set_config set:search_path", "allow");
+}
+
+#[test]
+fn settings_that_change_who_one_is_are_closed_for_the_governed() {
+    for name in ["role", "session_authorization", "row_security", "session_replication_role"] {
+        check_closed(&format!("set set:{name}=x"), &format!("`{name}` cannot be changed"));
+    }
+    let named = "match: {users: [g]}, allow: {statements: [select, set_role]}";
+    check(&[MASK, named], "g", "set_role set:role=x", "allow");
+    check(&[MASK, named], "g", "set_role set:row_security=off", "side door");
+}

@@ -1,0 +1,95 @@
+//! The answer for one text.
+
+use std::sync::Arc;
+
+use crate::name::RuleId;
+use crate::obligation::Governance;
+
+/// The answer for one text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It may run, with these obligations.
+    Allow(Allowed),
+    /// It may not.
+    Deny(Denial),
+}
+
+/// What comes with permission.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// One entry per relation that owes something; relations that owe nothing are absent.
+    pub governances: Vec<Governance>,
+    /// Limits to charge each time the text runs.
+    pub limits: Vec<Limit>,
+    /// Enforced rules that shaped the decision (masks, filters, allows), sorted.
+    pub rules: Vec<RuleId>,
+    /// Rules in mode `shadow` or `warn` that would have changed it, sorted.
+    pub observed: Vec<RuleId>,
+    /// One message per `warn` rule that would have acted.
+    pub warnings: Vec<String>,
+}
+
+/// Why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// The kind of reason.
+    pub reason: DenyReason,
+    /// The rule, where one denied.
+    pub rule: Option<RuleId>,
+    /// Message for the client: lower case, no full stop, never a value of the statement. A deny
+    /// rule's own message stands here as its author wrote it.
+    pub message: String,
+    /// The way out, where there is one.
+    pub hint: Option<String>,
+}
+
+/// The kind of a denial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DenyReason {
+    /// A deny rule.
+    Rule,
+    /// No allow rule covers it, or the default is deny.
+    NotAllowed,
+    /// The text was not understood.
+    NotUnderstood(crate::facts::Why),
+    /// A side door for an identity under rules: function, view, system relation, setting, verb.
+    SideDoor,
+    /// A filter needs an attribute this identity does not have.
+    MissingAttribute,
+}
+
+/// A rate limit that concerns a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// The rule.
+    pub rule: RuleId,
+    /// How many in `per_us`.
+    pub count: u32,
+    /// The window in microseconds.
+    pub per_us: u64,
+    /// Whom it counts for (user name, or whatever `by:` names), already resolved.
+    pub subject: Arc<str>,
+    /// `true` in mode `enforce`; otherwise only observed.
+    pub enforced: bool,
+}
+
+impl Denial {
+    /// A refusal no single rule speaks.
+    pub(crate) fn new(reason: DenyReason, message: impl Into<String>) -> Self {
+        Self { reason, rule: None, message: message.into(), hint: None }
+    }
+
+    /// The same refusal with a way out.
+    #[must_use]
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same refusal, spoken by a rule.
+    #[must_use]
+    pub(crate) fn by(mut self, rule: &RuleId) -> Self {
+        self.rule = Some(rule.clone());
+        self
+    }
+}

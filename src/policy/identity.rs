@@ -1,0 +1,243 @@
+//! Who is asking: the login, and the roles and attributes `identities.yaml` adds to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::diagnostic::{Diagnostic, Span};
+use super::pattern::Names;
+use super::predicate::{LOGIN_VALUES, is_name};
+use super::rule::{CountedBy, inside};
+use super::source::{SourceFile, bounded, kept, network, one_or_many, shown_text, version};
+use super::yaml::{Document, MapReader, Node, Problems};
+use crate::name::Glob;
+
+/// Who is asking, as the session knows it after login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// Datasource (configuration name).
+    pub datasource: Arc<str>,
+    /// `default: deny` in the datasource's configuration.
+    pub default_deny: bool,
+    /// Authenticated user.
+    pub user: String,
+    /// Database asked for.
+    pub database: String,
+    /// Client address, if the socket has one.
+    pub address: Option<IpAddr>,
+    /// Application name at login. The client chooses it: good for housekeeping, not for safety.
+    pub application: String,
+}
+
+/// A login with the roles and attributes the identities file gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The login itself.
+    pub login: Login,
+    /// Roles, sorted.
+    pub roles: Vec<Arc<str>>,
+    /// Attributes by name, e.g. `tenant`.
+    pub attributes: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+/// The rules that concern one identity, computed once per session and rules generation.
+#[derive(Clone, Debug)]
+pub struct IdentityClass {
+    /// SHA-256 (first 16 bytes) over everything a decision depends on for this identity: the rule
+    /// set's digest, which rules concern it, the attribute values those rules use, defaults.
+    /// Two identities with the same digest get the same decision for every text.
+    pub digest: [u8; 16],
+    /// Some rule concerns this identity at all, or its datasource's default is deny.
+    pub concerned: bool,
+    /// Under a mask, a filter, a relation-level deny or an allow list: side doors (functions,
+    /// views, statistics, session settings) are closed for it.
+    pub governed: bool,
+    /// The identity itself.
+    pub identity: Identity,
+    /// Indexes into the rule set of the rules that concern it, ascending.
+    pub(crate) rules: Vec<usize>,
+}
+
+/// The identities file, frozen.
+#[derive(Debug, Default)]
+pub(crate) struct Identities {
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    span: Span,
+    user: Glob,
+    databases: Names,
+    applications: Names,
+    networks: Vec<IpNet>,
+    roles: Vec<Arc<str>>,
+    attributes: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+// === impl Identity ===
+
+impl Identity {
+    /// The value `:identity.NAME` stands for.
+    pub(crate) fn value(&self, name: &str) -> Option<Arc<str>> {
+        match name {
+            "user" => Some(self.login.user.as_str().into()),
+            "database" => Some(self.login.database.as_str().into()),
+            "application" => Some(self.login.application.as_str().into()),
+            "address" => self.login.address.map(|ip| ip.to_canonical().to_string().into()),
+            attribute => self.attributes.get(attribute).cloned(),
+        }
+    }
+
+    /// Whom a limit counts this identity as. Those without the value share one budget.
+    pub(crate) fn subject(&self, by: &CountedBy) -> Arc<str> {
+        let value = match by {
+            CountedBy::User => self.value("user"),
+            CountedBy::Address => self.value("address"),
+            CountedBy::Database => self.value("database"),
+            CountedBy::Attribute(name) => self.value(name),
+        };
+        value.unwrap_or_else(|| "".into())
+    }
+}
+
+// === impl Identities ===
+
+impl Identities {
+    /// Reads the identities file.
+    pub(crate) fn read(file: &SourceFile, problems: &mut Problems) -> Self {
+        let root = match Document::parse(&file.name, &file.text) {
+            Ok(root) => root,
+            Err(list) => {
+                problems.extend(list);
+                return Self::default();
+            }
+        };
+        let Some(mut map) = MapReader::new(&root, problems) else { return Self::default() };
+        version(&mut map, problems);
+        let nodes = map.required("identities", problems).map(|node| bounded(node, problems));
+        map.finish(problems);
+        let entries: Vec<Entry> =
+            nodes.unwrap_or_default().iter().filter_map(|node| entry(node, problems)).collect();
+        warn_of_collisions(&entries, problems);
+        Self { entries }
+    }
+
+    /// Attaches roles and attributes: all entries that fit are merged. An attribute that two of
+    /// them give different values is left out, so that a filter that needs it refuses.
+    pub(crate) fn identify(&self, login: Login) -> Identity {
+        let mut roles = BTreeSet::new();
+        let mut given: BTreeMap<Arc<str>, BTreeSet<Arc<str>>> = BTreeMap::new();
+        for entry in self.entries.iter().filter(|entry| entry.fits(&login)) {
+            roles.extend(entry.roles.iter().cloned());
+            for (name, value) in &entry.attributes {
+                given.entry(Arc::clone(name)).or_default().insert(Arc::clone(value));
+            }
+        }
+        let single = |(name, values): (Arc<str>, BTreeSet<Arc<str>>)| match values.len() {
+            1 => values.into_iter().next().map(|value| (name, value)),
+            _ => None,
+        };
+        Identity {
+            login,
+            roles: roles.into_iter().collect(),
+            attributes: given.into_iter().filter_map(single).collect(),
+        }
+    }
+
+    /// Every role some entry gives.
+    pub(crate) fn roles(&self) -> BTreeSet<&str> {
+        self.entries.iter().flat_map(|entry| entry.roles.iter().map(|role| &**role)).collect()
+    }
+
+    /// Every attribute some entry gives.
+    pub(crate) fn attributes(&self) -> BTreeSet<&str> {
+        self.entries.iter().flat_map(|entry| entry.attributes.keys().map(|name| &**name)).collect()
+    }
+}
+
+impl Entry {
+    fn fits(&self, login: &Login) -> bool {
+        let Self { span: _, user, databases, applications, networks, roles: _, attributes: _ } =
+            self;
+        user.matches(&login.user)
+            && databases.admits(&login.database)
+            && applications.admits(&login.application)
+            && (networks.is_empty() || inside(networks, login.address, false))
+    }
+
+    fn unconditional(&self) -> bool {
+        self.databases.any.is_empty()
+            && self.applications.any.is_empty()
+            && self.networks.is_empty()
+    }
+}
+
+fn entry(node: &Node, problems: &mut Problems) -> Option<Entry> {
+    let mut map = MapReader::new(node, problems)?;
+    let user = map.required("user", problems).and_then(|node| node.string(problems));
+    let databases = globs(map.optional("database"), problems);
+    let applications = globs(map.optional("applications"), problems);
+    let networks = map.optional("networks").map(|node| one_or_many(node, problems));
+    let networks = networks.unwrap_or_default().into_iter();
+    let networks =
+        networks.filter_map(|(text, span)| kept(network(text, span), span, problems)).collect();
+    let roles = map.optional("roles").map(|node| one_or_many(node, problems)).unwrap_or_default();
+    let attributes = map.optional("attributes").map(|node| attributes(node, problems));
+    map.unsupported(&["team", "keys", "not_after", "ticket"], problems);
+    map.finish(problems);
+    Some(Entry {
+        span: node.span.clone(),
+        user: Glob::new(user?),
+        databases,
+        applications,
+        networks,
+        roles: roles.iter().map(|(text, _)| (*text).into()).collect(),
+        attributes: attributes.unwrap_or_default(),
+    })
+}
+
+fn globs(node: Option<&Node>, problems: &mut Problems) -> Names {
+    let texts = node.map(|node| one_or_many(node, problems)).unwrap_or_default();
+    let any = texts.into_iter().map(|(text, _)| Glob::new(text)).collect();
+    Names { any, except: Vec::new() }
+}
+
+fn attributes(node: &Node, problems: &mut Problems) -> BTreeMap<Arc<str>, Arc<str>> {
+    let mut found = BTreeMap::new();
+    for entry in node.entries(problems).unwrap_or_default() {
+        let key = &*entry.key;
+        if LOGIN_VALUES.contains(&key) {
+            let message = format!("`{key}` is a value of the login and cannot be an attribute");
+            problems.error(&entry.key_span, message);
+        } else if !is_name(key) {
+            problems.push(
+                Diagnostic::error(&entry.key_span, format!("`{key}` is not an attribute name"))
+                    .with_help("letters, digits and `_`, beginning with a letter"),
+            );
+        } else if let Some(value) = shown_text(&entry.value, problems) {
+            found.insert(key.into(), value.into());
+        }
+    }
+    found
+}
+
+/// Two unconditional entries for one user that contradict each other take the attribute away.
+fn warn_of_collisions(entries: &[Entry], problems: &mut Problems) {
+    let mut given: BTreeMap<(&str, &str), &Entry> = BTreeMap::new();
+    for entry in entries.iter().filter(|e| e.user.is_literal() && e.unconditional()) {
+        for (name, value) in &entry.attributes {
+            let first = *given.entry((entry.user.as_str(), name)).or_insert(entry);
+            if first.attributes.get(name) != Some(value) {
+                let user = entry.user.as_str();
+                let message = format!("`{user}` is given two values for `{name}` and gets neither");
+                problems.push(
+                    Diagnostic::warning(&entry.span, message)
+                        .with_help(format!("the other entry is at {}", first.span)),
+                );
+            }
+        }
+    }
+}

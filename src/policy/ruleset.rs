@@ -1,0 +1,140 @@
+//! A frozen rule set, and which of its rules concern whom.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::diagnostic::Span;
+use super::identity::{Identities, Identity, IdentityClass, Login};
+use super::rule::{CountedBy, Effect, Label, Rule};
+use crate::name::RuleId;
+
+/// A frozen, compiled rule set. Rules are sorted by id, so that nothing depends on files' order.
+#[derive(Debug, Default)]
+pub struct RuleSet {
+    pub(crate) digest: String,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) labels: Vec<Label>,
+    pub(crate) identities: Identities,
+}
+
+impl RuleSet {
+    /// SHA-256 over names and contents of the files, hex; empty for the empty set.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// How many rules there are.
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether there is no rule.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Each filter's rule, predicate text and where the text begins, for the layer that parses it.
+    pub fn filters(&self) -> impl Iterator<Item = (&RuleId, &str, &Span)> {
+        self.rules.iter().filter_map(|rule| match &rule.effect {
+            Effect::Filter(filter) => Some((&rule.id, &*filter.predicate, &filter.span)),
+            Effect::Mask(_) | Effect::Allow(_) | Effect::Deny { .. } | Effect::Limit(_) => None,
+        })
+    }
+
+    /// Attaches roles and attributes.
+    pub fn identify(&self, login: Login) -> Identity {
+        self.identities.identify(login)
+    }
+
+    /// The rules that concern an identity. Linear in the rules; done once per session and
+    /// generation, so that deciding is not.
+    pub fn classify(&self, identity: Identity) -> IdentityClass {
+        let concerning = self.rules.iter().enumerate().filter(|(_, rule)| rule.concerns(&identity));
+        let (indexes, rules): (Vec<usize>, Vec<&Rule>) = concerning.unzip();
+        IdentityClass {
+            digest: self.class_digest(&identity, &rules),
+            concerned: !rules.is_empty() || identity.login.default_deny,
+            governed: rules.iter().any(|rule| rule.governs()),
+            identity,
+            rules: indexes,
+        }
+    }
+
+    fn class_digest(&self, identity: &Identity, rules: &[&Rule]) -> [u8; 16] {
+        let login = &identity.login;
+        let mut digest = FieldDigest::new();
+        digest.field(&self.digest);
+        digest.field(&login.datasource);
+        digest.field(&login.database);
+        digest.field(if login.default_deny { "deny" } else { "allow" });
+        for rule in rules {
+            digest.field(&rule.id.0);
+        }
+        digest.field("values");
+        for name in values_used(rules) {
+            digest.field(&name);
+            match identity.value(&name) {
+                Some(value) => {
+                    digest.field("some");
+                    digest.field(&value);
+                }
+                None => digest.field("none"),
+            }
+        }
+        digest.first_half()
+    }
+}
+
+/// Names of all values of the identity that the rules' answers depend on.
+fn values_used(rules: &[&Rule]) -> BTreeSet<Arc<str>> {
+    let mut names = BTreeSet::new();
+    for rule in rules {
+        match &rule.effect {
+            Effect::Filter(filter) => names.extend(filter.references.iter().cloned()),
+            Effect::Limit(rate) => {
+                names.insert(match &rate.by {
+                    CountedBy::User => "user".into(),
+                    CountedBy::Address => "address".into(),
+                    CountedBy::Database => "database".into(),
+                    CountedBy::Attribute(name) => Arc::clone(name),
+                });
+            }
+            Effect::Mask(_) | Effect::Allow(_) | Effect::Deny { .. } => {}
+        }
+    }
+    names
+}
+
+/// SHA-256 over texts with their lengths, so that no two lists of texts look alike.
+pub(crate) struct FieldDigest(Sha256);
+
+impl FieldDigest {
+    pub(crate) fn new() -> Self {
+        Self(Sha256::new())
+    }
+
+    pub(crate) fn field(&mut self, text: &str) {
+        self.0.update(text.len().to_le_bytes());
+        self.0.update(text.as_bytes());
+    }
+
+    pub(crate) fn hex(self) -> String {
+        use std::fmt::Write as _;
+        let mut text = String::with_capacity(64);
+        for byte in self.0.finalize() {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        text
+    }
+
+    fn first_half(self) -> [u8; 16] {
+        let mut half = [0; 16];
+        for (to, from) in half.iter_mut().zip(self.0.finalize()) {
+            *to = from;
+        }
+        half
+    }
+}
