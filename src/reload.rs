@@ -27,7 +27,7 @@ use crate::session::gate::ActiveRules;
 mod compile;
 mod files;
 
-pub use compile::{CASE_TEXT_KEY, compile};
+pub use compile::{CASE_TEXT_KEY, catalog, compile, default_path, predicates};
 pub use files::Files;
 
 /// What the reloader needs of the process.
@@ -317,7 +317,7 @@ async fn next_hangup(hangup: &mut Signal) {
 }
 
 /// Watches the folder and its parent: a folder that is swapped as a whole is seen too.
-fn watch(directory: &Path, touched: mpsc::Sender<()>) -> notify::Result<impl Send> {
+fn watch(directory: &Path, touched: mpsc::Sender<()>) -> notify::Result<impl Send + use<>> {
     let mut watcher = notify::recommended_watcher(move |_event| {
         // Full means that a look is due already.
         let _ = touched.try_send(());

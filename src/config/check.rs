@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::source::{self, Spanned, TlsMode, WhenFull};
-use super::{Audit, AuditTarget, CatalogLogin, Config, Datasource, Limits, Log, Rules, tls};
+use super::source::{self, Spanned, TlsMode};
+use super::{CatalogLogin, Config, Datasource, Limits, Log, Rules, tls};
+use crate::audit::{AuditConfig, QUEUE_EVENTS_MIN, Target, WhenFull};
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::yaml::Problems;
 
@@ -253,7 +254,7 @@ fn check_rules(source: source::Rules, base: &Path, problems: &mut Problems) -> O
     Some(Rules { directory, reload })
 }
 
-fn check_audit(source: source::Audit, base: &Path, problems: &mut Problems) -> Option<Audit> {
+fn check_audit(source: source::Audit, base: &Path, problems: &mut Problems) -> Option<AuditConfig> {
     let source::Audit { at, file, stdout, rotate_bytes, keep, .. } = source;
     let rotate_bytes = bounded(rotate_bytes, 64 << 20, 64 << 10..=64 << 30, problems)?;
     let keep = bounded(keep, 8, 1..=10_000, problems)?;
@@ -264,9 +265,9 @@ fn check_audit(source: source::Audit, base: &Path, problems: &mut Problems) -> O
                 let message = format!("the folder of `{}` does not exist", path.display());
                 problems.push(Diagnostic::error(&file.at, message).with_help("create it first"));
             }
-            AuditTarget::File { path, rotate_bytes, keep: narrow(keep) }
+            Target::File { path, rotate_bytes, keep: u32::try_from(keep).unwrap_or(u32::MAX) }
         }
-        (None, true) => AuditTarget::Stdout,
+        (None, true) => Target::Stdout,
         (Some(_), true) | (None, false) => {
             problems.push(
                 Diagnostic::error(&at, "say where events go")
@@ -275,9 +276,11 @@ fn check_audit(source: source::Audit, base: &Path, problems: &mut Problems) -> O
             return None;
         }
     };
-    Some(Audit {
+    let fewest = u64::try_from(QUEUE_EVENTS_MIN).unwrap_or(u64::MAX);
+    let queue_events = bounded(source.queue_events, 65_536, fewest..=16 << 20, problems)?;
+    Some(AuditConfig {
         target,
-        queue_events: narrow(bounded(source.queue_events, 65_536, 64..=16 << 20, problems)?),
+        queue_events: narrow(queue_events),
         when_full: source.when_full.unwrap_or(WhenFull::Wait),
         wait_deadline: source.wait_deadline.unwrap_or(Duration::from_secs(2)),
     })

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::audit::AuditConfig;
 use crate::policy::diagnostic::{Diagnostic, Severity, Span};
 use crate::policy::yaml::{Document, Problems};
 
@@ -19,7 +20,7 @@ mod source;
 mod tests;
 mod tls;
 
-pub use source::{LogFormat, TlsMode, WhenFull};
+pub use source::{LogFormat, TlsMode};
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -29,7 +30,7 @@ pub struct Config {
     /// Where the rules are.
     pub rules: Rules,
     /// Where events go.
-    pub audit: Audit,
+    pub audit: AuditConfig,
     /// Where `/livez`, `/readyz` and `/metrics` are served.
     pub admin: SocketAddr,
     /// Bounds.
@@ -79,35 +80,6 @@ pub struct Rules {
     pub directory: PathBuf,
     /// How often it is looked at besides being watched.
     pub reload: Duration,
-}
-
-/// Where events go.
-#[derive(Clone, Debug)]
-pub struct Audit {
-    /// File or standard output.
-    pub target: AuditTarget,
-    /// Most events that wait for being written.
-    pub queue_events: usize,
-    /// What happens to clients when that many wait.
-    pub when_full: WhenFull,
-    /// How long a client waits with [`WhenFull::Wait`].
-    pub wait_deadline: Duration,
-}
-
-/// File or standard output.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AuditTarget {
-    /// A file that is rotated.
-    File {
-        /// Path.
-        path: PathBuf,
-        /// Size at which a new file is begun.
-        rotate_bytes: u64,
-        /// Rotated files kept.
-        keep: usize,
-    },
-    /// Standard output.
-    Stdout,
 }
 
 /// Bounds of the process and of every connection.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::audit::WhenFull;
 use crate::policy::diagnostic::Span;
 use crate::policy::yaml::{MapReader, Node, Problems};
 
@@ -81,17 +82,6 @@ pub(super) struct Audit {
     pub(super) queue_events: Option<Spanned<u64>>,
     pub(super) when_full: Option<WhenFull>,
     pub(super) wait_deadline: Option<Duration>,
-}
-
-/// What happens to clients when the audit queue is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenFull {
-    /// They wait, up to a deadline, then their session ends.
-    Wait,
-    /// Their session ends at once.
-    Refuse,
-    /// They go on; events are dropped and counted, and the gap is recorded.
-    DropAndCount,
 }
 
 /// Bounds, as far as they were written.

@@ -2,6 +2,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
+use crate::audit::{Target, WhenFull};
 
 const GOOD: &str = "\
 version: 1
@@ -54,7 +55,7 @@ fn a_short_file_is_enough() {
     assert_eq!(config.limits.clients, 10_000);
     assert_eq!(config.limits.client_idle_timeout, None);
     let path = dir.path().join("audit.jsonl");
-    assert_eq!(config.audit.target, AuditTarget::File { path, rotate_bytes: 64 << 20, keep: 8 });
+    assert_eq!(config.audit.target, Target::File { path, rotate_bytes: 64 << 20, keep: 8 });
 }
 
 #[test]
@@ -90,7 +91,7 @@ log: {format: json, level: "warn,portcullis=debug"}
     let catalog = demo.catalog.as_ref().unwrap();
     assert_eq!(catalog.password.as_deref(), Some("s3cret"));
     assert!(!format!("{config:?}").contains("s3cret"));
-    assert_eq!(config.audit.target, AuditTarget::Stdout);
+    assert_eq!(config.audit.target, Target::Stdout);
     assert_eq!(config.audit.when_full, WhenFull::DropAndCount);
     assert_eq!(config.limits.client_idle_timeout, Some(Duration::from_secs(600)));
     assert_eq!(config.limits.read_buffer_bytes, 65_536);

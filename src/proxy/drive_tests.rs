@@ -1,7 +1,8 @@
 //! The driver, driven: a toy protocol, streams in memory, no ports.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -13,15 +14,17 @@ use super::cancel::CancelRegistry;
 use super::clock::Clock;
 use super::drive::Connection;
 use super::end::End;
-use super::seat::{Patience, TURN_EVENTS};
+use super::seat::TURN_EVENTS;
 use super::shared::{Datasource, DriveLimits, Shared};
 use super::shutdown::{Shutdown, Stage};
 use super::toy::Toy;
 use super::uid::Birth;
 use super::upstream::Dial;
+use crate::admin::Status;
 use crate::analysis::{Analyzer, sql::Predicates};
-use crate::audit::Queue;
-use crate::event::EventKind;
+use crate::audit::{AuditConfig, Queue, Sink, Target, WhenFull, Writer, start_with};
+use crate::event::{Event, EventKind};
+use crate::metrics::{Build, DatasourceLabels, Metrics};
 use crate::policy::{RuleSet, Throttles};
 use crate::session::gate::{ActiveRules, PlanCache};
 
@@ -48,7 +51,25 @@ struct Bench {
     datasource: Arc<Datasource<Memory>>,
     servers: mpsc::Receiver<DuplexStream>,
     queue: Queue,
+    writer: Writer,
+    written: Written,
     tasks: JoinSet<End>,
+}
+
+/// A sink that keeps what is written.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<Event>>>);
+
+impl Sink for Written {
+    fn write(&mut self, batch: &[Event]) -> io::Result<()> {
+        self.0.lock().unwrap().extend_from_slice(batch);
+        Ok(())
+    }
+}
+
+fn audit(queue_events: usize, when_full: WhenFull) -> AuditConfig {
+    let wait_deadline = Duration::from_millis(200);
+    AuditConfig { target: Target::Stdout, queue_events, when_full, wait_deadline }
 }
 
 fn limits() -> DriveLimits {
@@ -65,10 +86,16 @@ fn limits() -> DriveLimits {
 
 impl Bench {
     fn new(limits: DriveLimits) -> Self {
-        Self::with(limits, Queue::new(1000), Patience::Wait(Duration::from_millis(50)), true)
+        Self::with(limits, &audit(1000, WhenFull::Wait), true)
     }
 
-    fn with(limits: DriveLimits, queue: Queue, patience: Patience, reachable: bool) -> Self {
+    fn with(limits: DriveLimits, audit: &AuditConfig, reachable: bool) -> Self {
+        let build = Build { version: "0", commit: "0", started_us: 0 };
+        let labels = DatasourceLabels { name: "toy", protocol: "postgresql" };
+        let metrics = Metrics::new(build, &[labels]).unwrap();
+        let written = Written::default();
+        let (queue, writer) = start_with(audit, Box::new(written.clone()), Arc::clone(&metrics));
+        let datasource_metrics = Arc::clone(metrics.datasource("toy").unwrap());
         let (sender, servers) = mpsc::channel(16);
         let rules = ActiveRules {
             set: RuleSet::default(),
@@ -81,7 +108,8 @@ impl Bench {
             plans: PlanCache::new(1024),
             throttles: Throttles::default(),
             audit: queue.clone(),
-            patience,
+            metrics,
+            status: Arc::new(Status::default()),
             clock: Clock::start(),
             shutdown: Arc::new(Shutdown::default()),
             limits,
@@ -93,9 +121,11 @@ impl Bench {
             cancels: Arc::new(CancelRegistry::default()),
             dial: Memory { servers: reachable.then_some(sender), pipe_bytes: 4096 },
             address: "memory".into(),
+            unreachable: AtomicBool::new(false),
+            metrics: datasource_metrics,
             tls: None,
         });
-        Self { datasource, servers, queue, tasks: JoinSet::new() }
+        Self { datasource, servers, queue, writer, written, tasks: JoinSet::new() }
     }
 
     /// A client in front of the driver; its pipe holds 4 KiB.
@@ -122,12 +152,13 @@ impl Bench {
     }
 
     /// What was recorded, in order.
-    fn recorded(&self) -> Vec<&'static str> {
-        let name = |event: crate::event::Event| match event.kind {
+    async fn recorded(self) -> Vec<&'static str> {
+        within(self.writer.close()).await.unwrap();
+        let name = |event: &Event| match event.kind {
             EventKind::Lifecycle { phase } => phase,
             _ => "?",
         };
-        self.queue.take().into_iter().map(name).collect()
+        self.written.0.lock().unwrap().iter().map(name).collect()
     }
 }
 
@@ -188,12 +219,12 @@ async fn statements_go_there_and_back_with_a_decision_and_an_outcome() {
     assert_eq!(rest(client).await, "bye\n");
     assert_eq!(rest(server).await, "");
     assert_eq!(bench.end().await, End::Session);
-    assert_eq!(bench.recorded(), ["decided", "decided", "denied", "outcome", "outcome"]);
+    assert_eq!(bench.recorded().await, ["decided", "decided", "denied", "outcome", "outcome"]);
 }
 
 #[tokio::test]
 async fn an_unreachable_server_is_the_sessions_to_tell() {
-    let mut bench = Bench::with(limits(), Queue::new(100), Patience::Refuse, false);
+    let mut bench = Bench::with(limits(), &audit(100, WhenFull::Refuse), false);
     let mut client = bench.client();
     say(&mut client, "hello\n").await;
     assert_eq!(rest(client).await, "unreachable\n");
@@ -233,7 +264,6 @@ async fn refused_statements_of_a_client_that_never_reads_are_bounded() {
             tokio::time::timeout(Duration::from_millis(300), counts.recv()).await
         {
             sum += n;
-            bench.queue.take();
         }
         sum
     };
@@ -255,7 +285,7 @@ async fn a_server_that_goes_leaves_what_it_said_and_last_words() {
     drop(server);
     assert_eq!(rest(client).await, "half an ansend ServerGone\n");
     assert_eq!(bench.end().await, End::Server);
-    assert_eq!(bench.recorded(), ["decided", "lost", "closed"]);
+    assert_eq!(bench.recorded().await, ["decided", "lost", "closed"]);
 }
 
 #[tokio::test]
@@ -267,7 +297,7 @@ async fn a_client_that_goes_in_mid_statement_takes_its_server_along() {
     drop(client);
     assert_eq!(rest(server).await, "");
     assert_eq!(bench.end().await, End::Client);
-    assert_eq!(bench.recorded(), ["decided", "lost", "closed"]);
+    assert_eq!(bench.recorded().await, ["decided", "lost", "closed"]);
 }
 
 #[tokio::test]
@@ -366,9 +396,8 @@ async fn deadlines_of_login_and_silence() {
 #[tokio::test]
 async fn a_full_audit_queue_holds_the_client_back_then_ends_it_and_loses_nothing() {
     // Two sessions' last events, one statement's two, and no more than a turn's room.
-    let queue = Queue::new(TURN_EVENTS + 4);
-    let patience = Patience::Wait(Duration::from_millis(200));
-    let mut bench = Bench::with(limits(), queue.clone(), patience, true);
+    let mut bench = Bench::with(limits(), &audit(TURN_EVENTS + 4, WhenFull::Wait), true);
+    let queue = bench.queue.clone();
     let (mut client, mut server) = bench.pair().await;
     let hog = queue.try_reserve(TURN_EVENTS).unwrap();
     say(&mut client, "one\n").await;
@@ -384,13 +413,13 @@ async fn a_full_audit_queue_holds_the_client_back_then_ends_it_and_loses_nothing
     assert_eq!(rest(client).await, "end AuditUnavailable\n");
     assert_eq!(rest(server).await, "");
     assert_eq!(bench.end().await, End::Audit);
-    assert_eq!(bench.recorded(), ["decided", "outcome", "closed"]);
+    assert_eq!(bench.recorded().await, ["decided", "outcome", "closed"]);
 }
 
 #[tokio::test]
 async fn idle_sessions_hold_no_places_beyond_what_they_owe() {
-    let queue = Queue::new(100);
-    let mut bench = Bench::with(limits(), queue.clone(), Patience::Refuse, true);
+    let mut bench = Bench::with(limits(), &audit(100, WhenFull::Refuse), true);
+    let queue = bench.queue.clone();
     let mut pairs = Vec::new();
     for _ in 0..10 {
         pairs.push(bench.pair().await);

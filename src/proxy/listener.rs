@@ -18,7 +18,8 @@ use super::shared::Datasource;
 use super::shutdown::Stage;
 use super::uid::Birth;
 use super::upstream::Dial;
-use crate::metrics::Metrics;
+use crate::event::Now;
+use crate::metrics::{Metrics, RejectReason};
 use crate::session::Session;
 
 /// One address a datasource listens on.
@@ -37,7 +38,7 @@ impl<D, F, S> Listener<D, F>
 where
     D: Dial,
     S: Session + Send + 'static,
-    F: Fn(&Birth, SocketAddr) -> S,
+    F: Fn(&Birth, SocketAddr, Now) -> S,
 {
     /// Accepts until the process drains, then waits for its sessions to end.
     pub(crate) async fn serve(self) {
@@ -75,11 +76,12 @@ where
             Err(error) => return self.back_off(&error).await,
         };
         tune(&stream);
-        let birth = match Birth::draw(self.datasource.shared.clock.now()) {
+        let now = self.datasource.shared.clock.now();
+        let birth = match Birth::draw(now) {
             Ok(birth) => birth,
             Err(error) => return error!(?error, "client turned away"),
         };
-        let session = (self.begin)(&birth, client);
+        let session = (self.begin)(&birth, client, now);
         let connection = Connection::new(session, birth, stream, Arc::clone(&self.datasource));
         let permit = slot.take();
         tasks.spawn(async move {
@@ -100,6 +102,7 @@ where
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::Interrupted => {}
             _ => {
+                self.datasource.metrics.connection_rejected(RejectReason::AcceptFailed);
                 warn!(datasource = &*self.datasource.name, %error, "accept failed, pausing");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }

@@ -16,8 +16,22 @@ pub fn compile(
     generation: u64,
 ) -> Result<(ActiveRules, Vec<Diagnostic>), Vec<Diagnostic>> {
     let (set, warnings) = RuleSet::compile(&files.rules, files.identities.as_ref())?;
+    let predicates = predicates(&set)?;
+    let failures = run_cases(&set, files)?;
+    if !failures.is_empty() {
+        return Err(failures);
+    }
+    let digest = files.digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok((ActiveRules { set, predicates, digest, generation }, warnings))
+}
+
+/// Parses the filters of a rule set.
+///
+/// # Errors
+/// Every predicate that cannot be used, with its place.
+pub fn predicates(set: &RuleSet) -> Result<Predicates, Vec<Diagnostic>> {
     let filters = set.filters().map(|(rule, text, _)| (rule.clone(), text));
-    let predicates = Predicates::compile(filters).map_err(|problems| {
+    Predicates::compile(filters).map_err(|problems| {
         let found = problems.into_iter().map(|(rule, offset, message)| {
             let filter = set.filters().find(|(filter, _, _)| **filter == rule);
             let at = filter.map_or_else(
@@ -26,14 +40,13 @@ pub fn compile(
             );
             Diagnostic::error(&at, format!("filter of rule `{rule}`: {message}"))
         });
-        found.collect::<Vec<_>>()
-    })?;
-    let failures = run_cases(&set, files)?;
-    if !failures.is_empty() {
-        return Err(failures);
-    }
-    let digest = files.digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((ActiveRules { set, predicates, digest, generation }, warnings))
+        found.collect()
+    })
+}
+
+/// The schemas a connection searches unless it says otherwise.
+pub fn default_path() -> SearchPath {
+    SearchPath::Known(vec!["pg_catalog".into(), "public".into()])
 }
 
 /// Runs the tests of the files; what came out wrong is a problem like any other.
@@ -48,7 +61,7 @@ fn run_cases(set: &RuleSet, files: &Files) -> Result<Vec<Diagnostic>, Vec<Diagno
         catalog(schema, "checked")?;
     }
     let limits = AnalyzerLimits::default();
-    let path = SearchPath::Known(vec!["pg_catalog".into(), "public".into()]);
+    let path = default_path();
     let understand = |text: &str, login: &Login| -> Facts {
         let catalog = schema.and_then(|schema| catalog(schema, &login.database).ok());
         analyze(text, catalog.as_ref(), &path, &limits).facts
@@ -62,7 +75,11 @@ fn run_cases(set: &RuleSet, files: &Files) -> Result<Vec<Diagnostic>, Vec<Diagno
         .collect())
 }
 
-fn catalog(schema: &SourceFile, database: &str) -> Result<Catalog, Vec<Diagnostic>> {
+/// The catalog a schema file describes.
+///
+/// # Errors
+/// The first statement that is not understood.
+pub fn catalog(schema: &SourceFile, database: &str) -> Result<Catalog, Vec<Diagnostic>> {
     Catalog::from_ddl(database, &schema.text).map_err(|(line, message)| {
         let at = Span { file: schema.name.as_str().into(), line, column: 1 };
         vec![Diagnostic::error(&at, message)]
@@ -73,9 +90,8 @@ fn catalog(schema: &SourceFile, database: &str) -> Result<Catalog, Vec<Diagnosti
 /// than the file, so the column is exact for texts on one line only.
 fn place(start: &Span, text: &str, offset: usize) -> Span {
     let head = text.get(..offset).unwrap_or(text);
-    let (lines, last) = head
-        .split('\n')
-        .fold((0u32, ""), |(lines, _), line| (lines.saturating_add(1), line));
+    let (lines, last) =
+        head.split('\n').fold((0u32, ""), |(lines, _), line| (lines.saturating_add(1), line));
     let skipped = lines.saturating_sub(1);
     let columns = u32::try_from(last.chars().count()).unwrap_or(u32::MAX);
     let base = if skipped == 0 { start.column } else { 1 };

@@ -60,3 +60,60 @@ pub enum SessionEffect {
     /// Changes definitions: catalogs are stale afterwards.
     Ddl,
 }
+
+/// A text that was parsed.
+#[derive(Debug)]
+pub struct Parsed {
+    /// What the text is and touches.
+    pub facts: crate::facts::Facts,
+}
+
+/// Understands a text.
+pub fn analyze(
+    _text: &str,
+    _catalog: Option<&super::Catalog>,
+    _path: &super::SearchPath,
+    _limits: &super::AnalyzerLimits,
+) -> Parsed {
+    let why = crate::facts::Why::Construct("everything".to_owned());
+    Parsed { facts: crate::facts::Facts::unknown(why) }
+}
+
+impl Predicates {
+    /// Parses filters.
+    ///
+    /// # Errors
+    /// Rule, byte offset in its predicate, and message, of each that cannot be used.
+    pub fn compile<'a>(
+        _filters: impl Iterator<Item = (crate::name::RuleId, &'a str)>,
+    ) -> Result<Self, Vec<(crate::name::RuleId, usize, String)>> {
+        Ok(Self {})
+    }
+}
+
+/// Why a text cannot be rewritten.
+#[derive(Debug)]
+pub struct CannotEnforce {
+    /// What is in the way.
+    pub message: String,
+    /// The way out.
+    pub hint: Option<String>,
+    /// SQLSTATE.
+    pub code: &'static str,
+}
+
+impl Parsed {
+    /// The text with obligations carried out; `None` when there is nothing to change.
+    ///
+    /// # Errors
+    /// Something in the text cannot be rewritten.
+    pub fn rewrite(
+        &self,
+        _text: &str,
+        _catalog: &super::Catalog,
+        _governances: &[crate::obligation::Governance],
+        _predicates: &Predicates,
+    ) -> Result<Option<Rewritten>, CannotEnforce> {
+        Ok(None)
+    }
+}
