@@ -119,6 +119,19 @@ pub fn start(
     Ok((Queue::new(shared), writer))
 }
 
+/// A queue of any size whose sink is a test's.
+#[cfg(test)]
+pub(crate) fn start_with(
+    config: &AuditConfig,
+    sink: Box<dyn Sink>,
+    metrics: Arc<Metrics>,
+) -> (Queue, Writer) {
+    let shared = Shared::new(config, metrics);
+    let status = Arc::new(Status::default());
+    let writer = spawn(Arc::clone(&shared), sink, status, Patience::default()).expect("a writer");
+    (Queue::new(shared), writer)
+}
+
 fn spawn(
     shared: Arc<Shared>,
     sink: Box<dyn Sink>,

@@ -1,1 +1,174 @@
-//! config
+//! `portcullis.yaml`: read, checked in one go, frozen.
+//!
+//! As written ([`source`]) and as used ([`Config`]) are two types. Whatever can be found out
+//! without listening is found out here: unreadable files, a certificate that does not match its
+//! key, two datasources on one address. Every problem is reported with its place and the way out.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::audit::AuditConfig;
+use crate::policy::diagnostic::{Diagnostic, Severity, Span};
+use crate::policy::yaml::{Document, Problems};
+
+mod check;
+mod source;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub use source::{LogFormat, TlsMode};
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What is protected; at least one, names unique.
+    pub datasources: Vec<Datasource>,
+    /// Where the rules are.
+    pub rules: Rules,
+    /// Where events go.
+    pub audit: AuditConfig,
+    /// Where `/livez`, `/readyz` and `/metrics` are served.
+    pub admin: SocketAddr,
+    /// Bounds.
+    pub limits: Limits,
+    /// The log.
+    pub log: Log,
+}
+
+/// One protected server.
+#[derive(Clone, Debug)]
+pub struct Datasource {
+    /// Name in rules, events and metrics.
+    pub name: Arc<str>,
+    /// Addresses clients connect to; at least one, unique over all datasources.
+    pub listen: Vec<SocketAddr>,
+    /// Host of the server: a name or an address.
+    pub upstream_host: String,
+    /// Port of the server.
+    pub upstream_port: u16,
+    /// Identities that no rule concerns are refused.
+    pub default_deny: bool,
+    /// Whether clients may or must use TLS.
+    pub tls_mode: TlsMode,
+    /// The certificate with its key; present unless the mode is off.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Credential of our own for reading the catalog.
+    pub catalog: Option<CatalogLogin>,
+}
+
+/// A credential for reading the catalog.
+#[derive(Clone)]
+pub struct CatalogLogin {
+    /// User.
+    pub user: String,
+    /// Password, if the server wants one.
+    pub password: Option<String>,
+    /// Databases whose catalogs are read; empty for every one that accepts connections.
+    pub databases: Vec<String>,
+    /// How often.
+    pub refresh: Duration,
+}
+
+/// Where the rules are.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The folder.
+    pub directory: PathBuf,
+    /// How often it is looked at besides being watched.
+    pub reload: Duration,
+}
+
+/// Bounds of the process and of every connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most clients at a time, over all datasources.
+    pub clients: usize,
+    /// From the accepted connection to the end of the login.
+    pub login_timeout: Duration,
+    /// For connecting to a server.
+    pub connect_timeout: Duration,
+    /// For sessions to become idle when the process stops.
+    pub drain_timeout: Duration,
+    /// Longest silence of a client; `None` is no limit.
+    pub client_idle_timeout: Option<Duration>,
+    /// Most bytes one read takes.
+    pub read_buffer_bytes: usize,
+    /// A side is not read while a queue it fills holds this many bytes.
+    pub high_water_bytes: usize,
+    /// Longest statement.
+    pub statement_bytes: usize,
+    /// Most replies a client may wait for at a time.
+    pub pending_replies: usize,
+    /// Most prepared statements of a connection.
+    pub prepared_statements: usize,
+    /// Memory for decided plans.
+    pub plan_cache_bytes: u64,
+}
+
+/// The log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// A `tracing` filter such as `info` or `portcullis=debug`.
+    pub level: String,
+}
+
+impl Config {
+    /// Reads and checks a file. The second value holds warnings.
+    ///
+    /// # Errors
+    /// All problems of the file, in the order of their places.
+    pub fn load(path: &Path) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let at = Span { file: name.as_str().into(), line: 1, column: 1 };
+            vec![
+                Diagnostic::error(&at, format!("cannot be read: {error}"))
+                    .with_help("name the configuration with `--config FILE`"),
+            ]
+        })?;
+        Self::parse(&name, &text, path.parent().unwrap_or(Path::new(".")))
+    }
+
+    /// Checks a text; relative paths in it start at `base`. The second value holds warnings.
+    ///
+    /// # Errors
+    /// All problems, in the order of their places.
+    pub fn parse(
+        name: &str,
+        text: &str,
+        base: &Path,
+    ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let root = Document::parse(name, text)?;
+        let mut problems = Problems::default();
+        let config = source::read(&root, &mut problems)
+            .and_then(|file| check::check(file, base, &root.span, &mut problems));
+        let refused = problems.has_errors();
+        let diagnostics = problems.into_sorted();
+        match config {
+            Some(config) if !refused => Ok((config, diagnostics)),
+            _ => Err(diagnostics),
+        }
+    }
+}
+
+impl fmt::Debug for CatalogLogin {
+    /// Leaves the password out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CatalogLogin")
+            .field("user", &self.user)
+            .field("databases", &self.databases)
+            .field("refresh", &self.refresh)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a list of diagnostics refuses the file.
+pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
+    diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+}

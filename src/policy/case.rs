@@ -319,7 +319,8 @@ impl Expect {
 
     fn wrong_limit(&self, allowed: &Allowed) -> Option<String> {
         let rule = self.limited.as_ref()?;
-        let found = allowed.limits.iter().any(|limit| *limit.rule.0 == **rule);
+        let mut limits = allowed.limits.iter().filter(|limit| limit.enforced);
+        let found = limits.any(|limit| *limit.rule.0 == **rule);
         (!found).then(|| format!("expected limited by `{rule}`, it is not"))
     }
 }
@@ -328,3 +329,6 @@ impl Expect {
 fn ends_with_name(qualified: &str, name: &str) -> bool {
     qualified.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
+
+#[cfg(test)]
+mod tests;

@@ -217,3 +217,6 @@ fn check_attributes(set: &RuleSet, problems: &mut Problems) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,7 +115,7 @@ impl fmt::Display for Diagnostic {
 
 /// The candidate most like `word`, if it is near enough to be a typing error.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let allowed = (word.chars().count() / 3).clamp(1, 3);
+    let allowed = word.chars().count().div_ceil(3).clamp(1, 3);
     candidates
         .into_iter()
         .filter(|candidate| *candidate != word)

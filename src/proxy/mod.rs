@@ -1,1 +1,375 @@
-//! proxy
+//! Sockets in, sockets out: listeners, the driver of each connection, and the composition root.
+//!
+//! [`run`] takes a checked configuration apart, builds what connections share, binds every address
+//! before anything is served, and stays until the process is told to stop. There is no state
+//! outside of what it builds.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use crate::admin::{self, AdminState, Status};
+use crate::analysis::{Analyzer, AnalyzerLimits};
+use crate::audit::{self, Queue};
+use crate::config::{self, Config};
+use crate::event::{Event, EventKind, Instance};
+use crate::metrics::{Build, DatasourceLabels, Metrics};
+use crate::policy::{Diagnostic, Throttles};
+use crate::reload::{self, Reloader, Surroundings};
+use crate::session::gate::PlanCache;
+
+mod cancel;
+mod catalog;
+mod clock;
+mod drive;
+#[cfg(test)]
+mod drive_tests;
+mod effects;
+mod end;
+mod leg;
+mod listener;
+mod protocol;
+mod seat;
+mod shared;
+mod shutdown;
+#[cfg(test)]
+mod toy;
+mod uid;
+mod upstream;
+
+use cancel::CancelRegistry;
+use clock::Clock;
+use listener::Listener;
+use shared::{Datasource, DriveLimits, Shared};
+use shutdown::{Shutdown, Stage};
+use uid::Birth;
+use upstream::Upstream;
+
+/// Why the process did not come up.
+#[derive(Debug)]
+pub enum StartError {
+    /// The rules have problems, each with its place.
+    Rules(Vec<Diagnostic>),
+    /// Anything else.
+    Other(anyhow::Error),
+}
+
+impl From<anyhow::Error> for StartError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// Serves until the process is told to stop and has drained.
+///
+/// # Errors
+/// Something kept it from coming up, or the audit trail could not be closed.
+pub async fn run(config: Config, commit: &str) -> Result<(), StartError> {
+    let (rules, digest) = reload::first(&config.rules.directory).map_err(StartError::Rules)?;
+    let rules = Arc::new(ArcSwap::from_pointee(rules));
+    let sockets = Sockets::bind(&config)?;
+    let clock = Clock::start();
+    let metrics = count(&config, commit, clock).context("set up metrics")?;
+    let status = Arc::new(Status::default());
+    let instance = instance(clock)?;
+    let (queue, writer) =
+        audit::start(&config.audit, instance, Arc::clone(&metrics), Arc::clone(&status))
+            .context("start the audit trail")?;
+    warn_of_few_descriptors(config.limits.clients);
+    let shared = Arc::new(Shared {
+        rules: Arc::clone(&rules),
+        plans: PlanCache::new(config.limits.plan_cache_bytes),
+        throttles: Throttles::default(),
+        audit: queue.clone(),
+        metrics,
+        status,
+        clock,
+        shutdown: Arc::new(Shutdown::default()),
+        limits: drive_limits(&config),
+    });
+    lifecycle(&shared, "start").await;
+    let process = Process::start(&config, &shared, sockets, digest).await?;
+    process.stay(&shared, config.limits.drain_timeout).await?;
+    lifecycle(&shared, "stop").await;
+    writer.close().await.context("write out the audit trail")?;
+    info!("stopped");
+    Ok(())
+}
+
+/// Every bound address: nothing is served before all are ours.
+struct Sockets {
+    /// One list per datasource, in the configuration's order.
+    datasources: Vec<Vec<TcpListener>>,
+    admin: TcpListener,
+}
+
+impl Sockets {
+    fn bind(config: &Config) -> anyhow::Result<Self> {
+        let bind_all = |datasource: &config::Datasource| -> anyhow::Result<Vec<TcpListener>> {
+            let sockets: anyhow::Result<Vec<_>> =
+                datasource.listen.iter().map(|address| listener::bind(*address)).collect();
+            sockets.with_context(|| format!("datasource `{}`", datasource.name))
+        };
+        let datasources: anyhow::Result<Vec<_>> = config.datasources.iter().map(bind_all).collect();
+        let admin = listener::bind(config.admin).context("admin port")?;
+        Ok(Self { datasources: datasources?, admin })
+    }
+}
+
+/// The running tasks.
+struct Process {
+    /// They end by themselves when the process drains.
+    listeners: JoinSet<()>,
+    /// They are dropped when the process ends.
+    services: JoinSet<anyhow::Result<()>>,
+}
+
+impl Process {
+    async fn start(
+        config: &Config,
+        shared: &Arc<Shared>,
+        sockets: Sockets,
+        tried: [u8; 32],
+    ) -> anyhow::Result<Self> {
+        let mut process = Self { listeners: JoinSet::new(), services: JoinSet::new() };
+        let slots = Arc::new(Semaphore::new(config.limits.clients));
+        let mut datasources = Vec::new();
+        for (written, sockets) in config.datasources.iter().zip(sockets.datasources) {
+            let datasource = Arc::new(datasource(written, config, shared)?);
+            if let Some(login) = written.catalog.clone() {
+                shared.status.await_catalog(&written.name);
+                let refresh = catalog::refresh(Arc::clone(&datasource), login);
+                process.services.spawn(async move {
+                    refresh.await;
+                    Ok(())
+                });
+            }
+            let begin = protocol::postgresql(written, &config.limits);
+            for socket in sockets {
+                info!(datasource = &*written.name, address = %shown(&socket), "listening");
+                let listener = Listener {
+                    socket,
+                    datasource: Arc::clone(&datasource),
+                    slots: Arc::clone(&slots),
+                    begin: begin.clone(),
+                };
+                process.listeners.spawn(listener.serve());
+            }
+            datasources.push(datasource);
+        }
+        process.serve_rules(config, shared, tried, (sockets.admin, datasources)).await;
+        Ok(process)
+    }
+
+    /// The reloader, and the admin port that can ask for it.
+    async fn serve_rules(
+        &mut self,
+        config: &Config,
+        shared: &Arc<Shared>,
+        tried: [u8; 32],
+        (admin, datasources): (TcpListener, Vec<Arc<Datasource<Upstream>>>),
+    ) {
+        let (reload, requests) = mpsc::channel(RELOAD_REQUESTS_MAX);
+        let clock = shared.clock;
+        let reloader = Reloader::new(
+            config.rules.directory.clone(),
+            config.rules.reload,
+            Arc::clone(&shared.rules),
+            tried,
+            Surroundings {
+                datasources: datasources
+                    .iter()
+                    .map(|one| (Arc::clone(&one.name), Arc::clone(&one.analyzer)))
+                    .collect(),
+                status: Arc::clone(&shared.status),
+                metrics: Arc::clone(&shared.metrics),
+                audit: shared.audit.clone(),
+                now: Box::new(move || clock.now()),
+            },
+        );
+        reloader.announce().await;
+        self.services.spawn(reloader.run(requests));
+        info!(address = %shown(&admin), "admin port");
+        let state = AdminState {
+            metrics: Arc::clone(&shared.metrics),
+            status: Arc::clone(&shared.status),
+            reload,
+            mono_us: Box::new(move || clock.now().mono_us),
+            collect: Box::new(move |_metrics| report_ages(&datasources, clock)),
+        };
+        let shutdown = Arc::clone(&shared.shutdown);
+        self.services.spawn(async move {
+            let stop = async move { shutdown.reached(Stage::Ending).await };
+            admin::serve(admin, state, stop).await.context("serve the admin port")
+        });
+    }
+
+    /// Waits for the end: drain at the first signal, end at the second or when time is up.
+    async fn stay(mut self, shared: &Shared, drain_timeout: Duration) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).context("receive SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("receive SIGINT")?;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                Some(done) = self.services.join_next() => {
+                    // The data path goes on without it; a person must look.
+                    error!(?done, "a service of the process ended");
+                }
+            }
+        }
+        info!(timeout = ?drain_timeout, "draining; a second signal ends at once");
+        shared.status.set_draining();
+        shared.shutdown.advance(Stage::Draining);
+        tokio::select! {
+            () = finished(&mut self.listeners) => return Ok(()),
+            () = tokio::time::sleep(drain_timeout) => warn!("sessions are left, ending them"),
+            _ = terminate.recv() => warn!("second signal, ending all sessions"),
+            _ = interrupt.recv() => warn!("second signal, ending all sessions"),
+        }
+        shared.shutdown.advance(Stage::Ending);
+        if tokio::time::timeout(ENDING, finished(&mut self.listeners)).await.is_err() {
+            warn!("some sessions did not end in time and were cut off");
+            self.listeners.shutdown().await;
+        }
+        Ok(())
+    }
+}
+
+async fn finished(tasks: &mut JoinSet<()>) {
+    while let Some(done) = tasks.join_next().await {
+        if let Err(failure) = done {
+            error!(%failure, "a listener ended; this is a bug");
+        }
+    }
+}
+
+fn datasource(
+    written: &config::Datasource,
+    config: &Config,
+    shared: &Arc<Shared>,
+) -> anyhow::Result<Datasource<Upstream>> {
+    let limits = AnalyzerLimits {
+        statement_bytes_max: config.limits.statement_bytes,
+        ..AnalyzerLimits::default()
+    };
+    let metrics = shared.metrics.datasource(&written.name).context("metrics of a datasource")?;
+    Ok(Datasource {
+        shared: Arc::clone(shared),
+        name: Arc::clone(&written.name),
+        analyzer: Arc::new(Analyzer::new(limits)),
+        cancels: Arc::new(CancelRegistry::default()),
+        dial: Upstream {
+            host: written.upstream_host.clone(),
+            port: written.upstream_port,
+            connect_timeout: config.limits.connect_timeout,
+        },
+        address: format!("{}:{}", written.upstream_host, written.upstream_port),
+        unreachable: AtomicBool::new(false),
+        metrics: Arc::clone(metrics),
+        tls: written.tls.clone(),
+    })
+}
+
+fn drive_limits(config: &Config) -> DriveLimits {
+    let limits = &config.limits;
+    DriveLimits {
+        read_bytes_max: limits.read_buffer_bytes,
+        high_water_bytes: limits.high_water_bytes,
+        held_bytes_max: limits.statement_bytes.saturating_add(HELD_BYTES_SLACK),
+        login_timeout: limits.login_timeout,
+        cancel_timeout: limits.connect_timeout,
+        flush_timeout: limits.drain_timeout.max(FLUSH_MIN),
+        client_idle_timeout: limits.client_idle_timeout,
+    }
+}
+
+fn count(config: &Config, commit: &str, clock: Clock) -> prometheus::Result<Arc<Metrics>> {
+    let labels: Vec<_> = config
+        .datasources
+        .iter()
+        .map(|one| DatasourceLabels { name: &one.name, protocol: "postgresql" })
+        .collect();
+    let started_us = clock.now().wall_us;
+    Metrics::new(Build { version: env!("CARGO_PKG_VERSION"), commit, started_us }, &labels)
+}
+
+/// Who writes the audit trail.
+fn instance(clock: Clock) -> anyhow::Result<Instance> {
+    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let uid = Birth::draw(clock.now())?.uid;
+    let version = env!("CARGO_PKG_VERSION");
+    Ok(Instance::new(version, hostname.trim(), &uid, std::process::id()))
+}
+
+async fn lifecycle(shared: &Shared, phase: &'static str) {
+    let kind = EventKind::Lifecycle { phase };
+    let event = Event { at: shared.clock.now(), session: None, number: 0, kind };
+    let queue: &Queue = &shared.audit;
+    match tokio::time::timeout(LIFECYCLE_PATIENCE, queue.reserve(1)).await {
+        Ok(mut permit) => queue.push(&mut permit, [event]),
+        Err(_elapsed) => error!(phase, "the audit trail is full: not recorded"),
+    }
+}
+
+/// Ages of the oldest catalogs, before a scrape.
+fn report_ages(datasources: &[Arc<Datasource<Upstream>>], clock: Clock) {
+    let now_us = clock.now().mono_us;
+    for datasource in datasources {
+        let oldest = datasource.analyzer.catalogs().iter().map(|one| one.read_at_us).min();
+        if let Some(oldest) = oldest {
+            datasource.metrics.catalog_age_us(now_us.saturating_sub(oldest));
+        }
+    }
+}
+
+/// Each client needs two descriptors; running out of them is better known before it happens.
+fn warn_of_few_descriptors(clients: usize) {
+    let Ok(limits) = std::fs::read_to_string(Path::new("/proc/self/limits")) else { return };
+    let soft = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|soft| soft.parse::<usize>().ok());
+    if let Some(soft) = soft
+        && clients.saturating_mul(2).saturating_add(DESCRIPTORS_SPARE) > soft
+    {
+        warn!(
+            clients,
+            descriptors = soft,
+            "too few file descriptors for `limits.clients`; raise `ulimit -n` (LimitNOFILE)"
+        );
+    }
+}
+
+fn shown(socket: &TcpListener) -> String {
+    socket.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string())
+}
+
+/// A reload reads everything: more wishes than this add nothing.
+const RELOAD_REQUESTS_MAX: usize = 4;
+
+/// Beyond the longest statement, what a session may leave unconsumed: replies that are looked at
+/// whole, such as an error or a row description, may be longer than any statement.
+const HELD_BYTES_SLACK: usize = 16 * 1024 * 1024;
+
+/// Even without a drain timeout a closing connection may write what it has for this long.
+const FLUSH_MIN: Duration = Duration::from_secs(1);
+
+/// How long sessions may take once they were told to end at once.
+const ENDING: Duration = Duration::from_secs(3);
+
+/// How long the record of a start or stop waits for a place.
+const LIFECYCLE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Descriptors for listeners, logs, the audit file and watches.
+const DESCRIPTORS_SPARE: usize = 64;

@@ -27,6 +27,13 @@ impl ByteQueue {
         self.len == 0
     }
 
+    /// Gives back the memory of a burst; does nothing while bytes wait.
+    pub fn rest(&mut self) {
+        if self.is_empty() && self.tail.capacity() > COPY_BELOW_BYTES {
+            *self = Self::default();
+        }
+    }
+
     /// Appends a copy.
     pub fn extend(&mut self, bytes: &[u8]) {
         self.tail.extend_from_slice(bytes);

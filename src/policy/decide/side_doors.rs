@@ -107,8 +107,12 @@ impl Question<'_> {
         if *mode == AccessMode::Define && self.governed(relation) {
             return Err(side_door(format!("the definition of `{path}` is under rules")));
         }
-        let hidden = || reads_through.iter().find(|base| self.governed(base));
-        if let Some(base) = hidden()
+        // Views of the system itself are judged by name, not by what they are built from.
+        if !*system && let Some(base) = reads_through.iter().find(|base| base.sensitive_system) {
+            return Err(side_door(format!("view `{path}` reads `{}`", base.path)));
+        }
+        let governed_base = || reads_through.iter().find(|base| self.governed(base));
+        if let Some(base) = governed_base()
             && !self.governed(relation)
         {
             let message = format!("view `{path}` reads `{}`, which is under rules", base.path);

@@ -58,6 +58,10 @@ fn known(name: &str) -> Relation {
             reads_through: vec![Arc::new(known("customers"))],
             ..relation("public", "customers_view", &["id", "mail"])
         },
+        "stats_view" => Relation {
+            reads_through: vec![Arc::new(known("pg_stats"))],
+            ..relation("public", "stats_view", &["tablename"])
+        },
         "pg_class" | "pg_stats" => relation("pg_catalog", name, &["oid"]),
         other => relation("public", other, &["id", "tenant_id", "amount"]),
     }
@@ -146,7 +150,7 @@ fn login(user: &str) -> Login {
         user: user.to_owned(),
         database: "demo".to_owned(),
         address: Some("192.0.2.7".parse().unwrap()),
-        application: "psql".to_owned(),
+        application: "reports".to_owned(),
     }
 }
 

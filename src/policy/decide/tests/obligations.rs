@@ -251,7 +251,7 @@ fn rules_that_are_not_enforced_change_nothing_and_are_reported() {
 
 #[test]
 fn a_match_needs_all_its_criteria() {
-    let both = "match: {users: ['s*'], roles: [support], applications: [psql]}, deny: true";
+    let both = "match: {users: ['s*'], roles: [support], applications: [reports]}, deny: true";
     check(&[both], "support", "select", "rule r0");
     check(&[both], "app", "select", "allow");
     check_login(

@@ -1,0 +1,376 @@
+//! From the configuration as written to the configuration as used.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::source::{self, Spanned, TlsMode};
+use super::{CatalogLogin, Config, Datasource, Limits, Log, Rules, tls};
+use crate::audit::{AuditConfig, QUEUE_EVENTS_MIN, Target, WhenFull};
+use crate::policy::diagnostic::{Diagnostic, Span};
+use crate::policy::yaml::Problems;
+
+/// Checks everything; `None` when something needed is missing (a problem says so).
+pub(super) fn check(
+    file: source::File,
+    base: &Path,
+    root: &Span,
+    problems: &mut Problems,
+) -> Option<Config> {
+    let source::File { datasources, rules, audit, admin, limits, log } = file;
+    let mut taken = Addresses::default();
+    let mut names = HashMap::new();
+    let datasources: Vec<Datasource> = datasources
+        .into_iter()
+        .filter_map(|source| {
+            if let Some(name) = &source.name {
+                unique_name(name, &mut names, problems);
+            }
+            datasource(source, base, &mut taken, problems)
+        })
+        .collect();
+    let admin = match admin {
+        Some(written) => address(&written, problems)
+            .inspect(|address| taken.take(*address, &written.at, problems)),
+        None => {
+            let default = SocketAddr::from(([127, 0, 0, 1], ADMIN_PORT));
+            taken.take(default, root, problems);
+            Some(default)
+        }
+    };
+    let rules = rules.and_then(|rules| check_rules(rules, base, problems));
+    let audit = audit.and_then(|audit| check_audit(audit, base, problems));
+    let limits = check_limits(limits, problems);
+    let log = check_log(log, problems);
+    Some(Config { datasources, rules: rules?, audit: audit?, admin: admin?, limits: limits?, log })
+}
+
+fn datasource(
+    source: source::Datasource,
+    base: &Path,
+    taken: &mut Addresses,
+    problems: &mut Problems,
+) -> Option<Datasource> {
+    let source::Datasource { at, name, listen, upstream, default_deny, tls, catalog } = source;
+    if listen.is_empty() {
+        problems.error(&at, "`listen` names no address");
+    }
+    let listen: Vec<SocketAddr> = listen
+        .iter()
+        .filter_map(|written| {
+            address(written, problems)
+                .inspect(|address| taken.take(*address, &written.at, problems))
+        })
+        .collect();
+    let upstream = upstream.and_then(|written| host_and_port(&written, problems));
+    let (tls_mode, tls) = match tls {
+        Some(tls) => (tls.mode, check_tls(tls, base, problems)),
+        None => (TlsMode::Off, None),
+    };
+    let catalog = catalog.and_then(|catalog| check_catalog(catalog, base, problems));
+    let (upstream_host, upstream_port) = upstream?;
+    Some(Datasource {
+        name: name?.value.into(),
+        listen,
+        upstream_host,
+        upstream_port,
+        default_deny: default_deny?,
+        tls_mode,
+        tls,
+        catalog,
+    })
+}
+
+fn unique_name(name: &Spanned<String>, seen: &mut HashMap<String, Span>, problems: &mut Problems) {
+    let fits = name.value.len() <= NAME_BYTES_MAX
+        && name.value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if !fits {
+        problems.push(
+            Diagnostic::error(&name.at, "a datasource's name has letters, digits, `-`, `_`, `.`")
+                .with_help("rules, audit events and metrics carry it"),
+        );
+    }
+    if let Some(first) = seen.insert(name.value.clone(), name.at.clone()) {
+        let message = format!("datasource `{}` is there already, at {first}", name.value);
+        problems.error(&name.at, message);
+    }
+}
+
+// === addresses ===
+
+/// Addresses we are to listen on.
+#[derive(Default)]
+struct Addresses(Vec<(SocketAddr, Span)>);
+
+impl Addresses {
+    /// Notes one; two that cannot both be listened on are a problem.
+    fn take(&mut self, address: SocketAddr, at: &Span, problems: &mut Problems) {
+        let clash = self.0.iter().find(|(other, _)| {
+            let same_ip = other.ip() == address.ip()
+                || other.ip().is_unspecified()
+                || address.ip().is_unspecified();
+            address.port() != 0 && other.port() == address.port() && same_ip
+        });
+        if let Some((other, first)) = clash {
+            problems.push(
+                Diagnostic::error(at, format!("`{address}` is in use by `{other}`, at {first}"))
+                    .with_help("every datasource and the admin port need an address of their own"),
+            );
+        }
+        self.0.push((address, at.clone()));
+    }
+}
+
+fn address(written: &Spanned<String>, problems: &mut Problems) -> Option<SocketAddr> {
+    let parsed = written.value.parse().ok();
+    if parsed.is_none() {
+        let message = format!("`{}` is no address to listen on", written.value);
+        problems.push(Diagnostic::error(&written.at, message).with_help(
+            "write an IP address and a port, such as `127.0.0.1:6432` or `\"[::1]:6432\"`",
+        ));
+    }
+    parsed
+}
+
+fn host_and_port(written: &Spanned<String>, problems: &mut Problems) -> Option<(String, u16)> {
+    let split = written.value.rsplit_once(':').and_then(|(host, port)| {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let ambiguous = bare == host && host.contains(':');
+        let port = port.parse().ok().filter(|port: &u16| *port != 0)?;
+        (!bare.is_empty() && !ambiguous).then(|| (bare.to_owned(), port))
+    });
+    if split.is_none() {
+        let message = format!("`{}` is no server address", written.value);
+        problems.push(
+            Diagnostic::error(&written.at, message)
+                .with_help("write host and port, such as `db.internal:5432` or `\"[::1]:5432\"`"),
+        );
+    }
+    split
+}
+
+// === files ===
+
+fn resolve(base: &Path, written: &str) -> PathBuf {
+    base.join(written)
+}
+
+fn check_tls(
+    source: source::Tls,
+    base: &Path,
+    problems: &mut Problems,
+) -> Option<Arc<rustls::ServerConfig>> {
+    let source::Tls { at, mode, certificate, key } = source;
+    if mode == TlsMode::Off {
+        return None;
+    }
+    let (Some(certificate), Some(key)) = (certificate, key) else {
+        problems.push(
+            Diagnostic::error(&at, "TLS needs `certificate` and `key`")
+                .with_help("give both, or `mode: off`"),
+        );
+        return None;
+    };
+    let key_path = resolve(base, &key.value);
+    warn_if_world_readable(&key_path, &key.at, problems);
+    match tls::load(&resolve(base, &certificate.value), &key_path) {
+        Ok(config) => Some(config),
+        Err(problem) => {
+            let at = if problem.in_key { &key.at } else { &certificate.at };
+            problems.push(Diagnostic::error(at, problem.message).with_help(problem.help));
+            None
+        }
+    }
+}
+
+fn check_catalog(
+    source: source::Catalog,
+    base: &Path,
+    problems: &mut Problems,
+) -> Option<CatalogLogin> {
+    let source::Catalog { at, user, password_file, password_env, databases, refresh } = source;
+    let password = match (password_file, password_env) {
+        (Some(_), Some(_)) => {
+            problems.error(&at, "give `password_file` or `password_env`, not both");
+            None
+        }
+        (Some(file), None) => {
+            let path = resolve(base, &file.value);
+            warn_if_world_readable(&path, &file.at, problems);
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| {
+                    let message = format!("password file `{}`: {error}", path.display());
+                    problems.push(
+                        Diagnostic::error(&file.at, message)
+                            .with_help("it must be readable by this user and hold the password"),
+                    );
+                })
+                .ok()?;
+            // Editors end a file with a newline; passwords do not end with one.
+            Some(text.trim_end_matches(['\n', '\r']).to_owned())
+        }
+        (None, Some(variable)) => {
+            let value = std::env::var(&variable.value).ok();
+            if value.is_none() {
+                let message = format!("environment variable `{}` is not set", variable.value);
+                problems.error(&variable.at, message);
+            }
+            value
+        }
+        (None, None) => None,
+    };
+    Some(CatalogLogin {
+        user: user?.value,
+        password,
+        databases: databases.into_iter().map(|database| database.value).collect(),
+        refresh: refresh.unwrap_or(CATALOG_REFRESH).max(CATALOG_REFRESH_MIN),
+    })
+}
+
+fn warn_if_world_readable(path: &Path, at: &Span, problems: &mut Problems) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let open = std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o004 != 0);
+    if open {
+        let message = format!("`{}` holds a secret and everyone can read it", path.display());
+        problems.push(
+            Diagnostic::warning(at, message).with_help(format!("chmod 600 {}", path.display())),
+        );
+    }
+}
+
+fn check_rules(source: source::Rules, base: &Path, problems: &mut Problems) -> Option<Rules> {
+    let written = source.directory?;
+    let directory = resolve(base, &written.value);
+    if !directory.is_dir() {
+        let message = format!("rules directory `{}` does not exist", directory.display());
+        problems.push(
+            Diagnostic::error(&written.at, message)
+                .with_help("relative paths start at the configuration file's folder"),
+        );
+    }
+    let reload = bounded(source.reload, RELOAD, RELOAD_MIN..=Duration::from_secs(3600), problems)?;
+    Some(Rules { directory, reload })
+}
+
+fn check_audit(source: source::Audit, base: &Path, problems: &mut Problems) -> Option<AuditConfig> {
+    let source::Audit { at, file, stdout, rotate_bytes, keep, .. } = source;
+    let rotate_bytes = bounded(rotate_bytes, 64 << 20, 64 << 10..=64 << 30, problems)?;
+    let keep = bounded(keep, 8, 1..=10_000, problems)?;
+    let target = match (file, stdout) {
+        (Some(file), false) => {
+            let path = resolve(base, &file.value);
+            if !path.parent().is_some_and(Path::is_dir) {
+                let message = format!("the folder of `{}` does not exist", path.display());
+                problems.push(Diagnostic::error(&file.at, message).with_help("create it first"));
+            }
+            Target::File { path, rotate_bytes, keep: u32::try_from(keep).unwrap_or(u32::MAX) }
+        }
+        (None, true) => Target::Stdout,
+        (Some(_), true) | (None, false) => {
+            problems.push(
+                Diagnostic::error(&at, "say where events go")
+                    .with_help("either `file: audit.jsonl` or `stdout: true`"),
+            );
+            return None;
+        }
+    };
+    let fewest = u64::try_from(QUEUE_EVENTS_MIN).unwrap_or(u64::MAX);
+    let queue_events = bounded(source.queue_events, 65_536, fewest..=16 << 20, problems)?;
+    Some(AuditConfig {
+        target,
+        queue_events: narrow(queue_events),
+        when_full: source.when_full.unwrap_or(WhenFull::Wait),
+        wait_deadline: source.wait_deadline.unwrap_or(Duration::from_secs(2)),
+    })
+}
+
+// === bounds ===
+
+fn check_limits(source: source::Limits, problems: &mut Problems) -> Option<Limits> {
+    let seconds = Duration::from_secs;
+    let day = seconds(24 * 60 * 60);
+    let brief = Duration::from_millis(100);
+    let client_idle_timeout = match source.client_idle_timeout {
+        Some(written) => Some(bounded(Some(written), day, seconds(1)..=day * 30, problems)?),
+        None => None,
+    };
+    let read_buffer = bounded(source.read_buffer, 16 << 10, 4 << 10..=1 << 20, problems);
+    let high_water = bounded(source.high_water, 1 << 20, 64 << 10..=256 << 20, problems);
+    let statement_bytes = bounded(source.statement_bytes, 1 << 20, 1 << 10..=64 << 20, problems);
+    let pending = bounded(source.pending_replies, 8192, 16..=1 << 20, problems);
+    let prepared = bounded(source.prepared_statements, 4096, 1..=1 << 20, problems);
+    let plan_cache = bounded(source.plan_cache, 64 << 20, 1 << 20..=64 << 30, problems);
+    Some(Limits {
+        clients: narrow(bounded(source.clients, 10_000, 1..=1_000_000, problems)?),
+        login_timeout: bounded(source.login_timeout, seconds(10), brief..=day, problems)?,
+        connect_timeout: bounded(source.connect_timeout, seconds(5), brief..=day, problems)?,
+        drain_timeout: bounded(source.drain_timeout, seconds(30), Duration::ZERO..=day, problems)?,
+        client_idle_timeout,
+        read_buffer_bytes: narrow(read_buffer?),
+        high_water_bytes: narrow(high_water?),
+        statement_bytes: narrow(statement_bytes?),
+        pending_replies: narrow(pending?),
+        prepared_statements: narrow(prepared?),
+        plan_cache_bytes: plan_cache?,
+    })
+}
+
+fn check_log(source: source::Log, problems: &mut Problems) -> Log {
+    let level = source.level.map(|level| {
+        if level.value.parse::<tracing_subscriber::EnvFilter>().is_err() {
+            let message = format!("`{}` is no log level", level.value);
+            problems.push(Diagnostic::error(&level.at, message).with_help(
+                "one of error, warn, info, debug, or a filter such as `portcullis=debug`",
+            ));
+        }
+        level.value
+    });
+    Log {
+        format: source.format.unwrap_or_default(),
+        level: level.unwrap_or_else(|| "info".to_owned()),
+    }
+}
+
+/// The written value, or the default; outside of its bounds it is a problem.
+fn bounded<T: PartialOrd + std::fmt::Debug>(
+    written: Option<Spanned<T>>,
+    default: T,
+    bounds: std::ops::RangeInclusive<T>,
+    problems: &mut Problems,
+) -> Option<T> {
+    let Some(written) = written else { return Some(default) };
+    if !bounds.contains(&written.value) {
+        let (low, high) = (bounds.start(), bounds.end());
+        let message = format!("{:?} is out of bounds", written.value);
+        problems.push(
+            Diagnostic::error(&written.at, message)
+                .with_help(format!("from {low:?} to {high:?}; the default is {default:?}")),
+        );
+        return None;
+    }
+    Some(written.value)
+}
+
+fn narrow(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+/// Where health and metrics are served unless the file says otherwise.
+const ADMIN_PORT: u16 = 9464;
+
+/// Names travel in every event.
+const NAME_BYTES_MAX: usize = 64;
+
+/// How often our own credential reads the catalogs.
+const CATALOG_REFRESH: Duration = Duration::from_secs(30);
+
+/// Not more often than this, whatever the file says: each refresh reads a whole catalog.
+const CATALOG_REFRESH_MIN: Duration = Duration::from_secs(1);
+
+/// How often the rules folder is looked at besides being watched.
+const RELOAD: Duration = Duration::from_secs(1);
+
+/// Not more often than this.
+const RELOAD_MIN: Duration = Duration::from_millis(100);

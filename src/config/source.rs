@@ -1,0 +1,292 @@
+//! `portcullis.yaml` as written: every key with its place, nothing judged beyond its shape.
+
+use std::time::Duration;
+
+use crate::audit::WhenFull;
+use crate::policy::diagnostic::Span;
+use crate::policy::yaml::{MapReader, Node, Problems};
+
+/// A value with its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Spanned<T> {
+    /// What was written.
+    pub(super) value: T,
+    /// Where.
+    pub(super) at: Span,
+}
+
+/// The whole file.
+#[derive(Debug)]
+pub(super) struct File {
+    pub(super) datasources: Vec<Datasource>,
+    pub(super) rules: Option<Rules>,
+    pub(super) audit: Option<Audit>,
+    pub(super) admin: Option<Spanned<String>>,
+    pub(super) limits: Limits,
+    pub(super) log: Log,
+}
+
+#[derive(Debug)]
+pub(super) struct Datasource {
+    pub(super) at: Span,
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) listen: Vec<Spanned<String>>,
+    pub(super) upstream: Option<Spanned<String>>,
+    pub(super) default_deny: Option<bool>,
+    pub(super) tls: Option<Tls>,
+    pub(super) catalog: Option<Catalog>,
+}
+
+#[derive(Debug)]
+pub(super) struct Tls {
+    pub(super) at: Span,
+    pub(super) mode: TlsMode,
+    pub(super) certificate: Option<Spanned<String>>,
+    pub(super) key: Option<Spanned<String>>,
+}
+
+/// Whether clients may or must use TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Not offered.
+    Off,
+    /// Offered; a client may do without.
+    Allowed,
+    /// A client without TLS is refused.
+    Required,
+}
+
+#[derive(Debug)]
+pub(super) struct Catalog {
+    pub(super) at: Span,
+    pub(super) user: Option<Spanned<String>>,
+    pub(super) password_file: Option<Spanned<String>>,
+    pub(super) password_env: Option<Spanned<String>>,
+    pub(super) databases: Vec<Spanned<String>>,
+    pub(super) refresh: Option<Duration>,
+}
+
+#[derive(Debug)]
+pub(super) struct Rules {
+    pub(super) directory: Option<Spanned<String>>,
+    pub(super) reload: Option<Spanned<Duration>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Audit {
+    pub(super) at: Span,
+    pub(super) file: Option<Spanned<String>>,
+    pub(super) stdout: bool,
+    pub(super) rotate_bytes: Option<Spanned<u64>>,
+    pub(super) keep: Option<Spanned<u64>>,
+    pub(super) queue_events: Option<Spanned<u64>>,
+    pub(super) when_full: Option<WhenFull>,
+    pub(super) wait_deadline: Option<Duration>,
+}
+
+/// Bounds, as far as they were written.
+#[derive(Debug, Default)]
+pub(super) struct Limits {
+    pub(super) clients: Option<Spanned<u64>>,
+    pub(super) login_timeout: Option<Spanned<Duration>>,
+    pub(super) connect_timeout: Option<Spanned<Duration>>,
+    pub(super) drain_timeout: Option<Spanned<Duration>>,
+    pub(super) client_idle_timeout: Option<Spanned<Duration>>,
+    pub(super) read_buffer: Option<Spanned<u64>>,
+    pub(super) high_water: Option<Spanned<u64>>,
+    pub(super) statement_bytes: Option<Spanned<u64>>,
+    pub(super) pending_replies: Option<Spanned<u64>>,
+    pub(super) prepared_statements: Option<Spanned<u64>>,
+    pub(super) plan_cache: Option<Spanned<u64>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    pub(super) format: Option<LogFormat>,
+    pub(super) level: Option<Spanned<String>>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Reads the shape of a whole file.
+pub(super) fn read(root: &Node, problems: &mut Problems) -> Option<File> {
+    let mut map = MapReader::new(root, problems)?;
+    if let Some(version) = map.required("version", problems)
+        && version.u64(problems).is_some_and(|version| version != 1)
+    {
+        problems.error(&version.span, "this version of the product reads `version: 1`");
+    }
+    let datasources = map.required("datasources", problems).map(|n| datasources(n, problems));
+    let rules = map.required("rules", problems).and_then(|n| rules(n, problems));
+    let audit = map.required("audit", problems).and_then(|n| audit(n, problems));
+    let admin = map.optional("admin").and_then(|n| admin(n, problems));
+    let limits = map.optional("limits").and_then(|n| limits(n, problems)).unwrap_or_default();
+    let log = map.optional("log").and_then(|n| log(n, problems)).unwrap_or_default();
+    map.finish(problems);
+    Some(File { datasources: datasources.unwrap_or_default(), rules, audit, admin, limits, log })
+}
+
+fn datasources(node: &Node, problems: &mut Problems) -> Vec<Datasource> {
+    let items = node.items(problems).unwrap_or_default();
+    if items.is_empty() {
+        problems.error(&node.span, "no datasource is listed");
+    }
+    items.iter().filter_map(|item| datasource(item, problems)).collect()
+}
+
+fn datasource(node: &Node, problems: &mut Problems) -> Option<Datasource> {
+    let mut map = MapReader::new(node, problems)?;
+    let name = map.required("name", problems).and_then(|n| string(n, problems));
+    if let Some(protocol) = map.required("protocol", problems) {
+        protocol.one_of(&[("postgresql", ())], problems);
+    }
+    let listen = map.required("listen", problems).map(|n| one_or_more(n, problems));
+    let upstream = map.required("upstream", problems).and_then(|n| string(n, problems));
+    let default_deny = map
+        .required("default", problems)
+        .and_then(|n| n.one_of(&[("allow", false), ("deny", true)], problems));
+    let tls = map.optional("tls").and_then(|n| tls(n, problems));
+    let catalog = map.optional("catalog").and_then(|n| catalog(n, problems));
+    map.finish(problems);
+    let listen = listen.unwrap_or_default();
+    Some(Datasource { at: node.span.clone(), name, listen, upstream, default_deny, tls, catalog })
+}
+
+fn tls(node: &Node, problems: &mut Problems) -> Option<Tls> {
+    let mut map = MapReader::new(node, problems)?;
+    let modes =
+        [("off", TlsMode::Off), ("allowed", TlsMode::Allowed), ("required", TlsMode::Required)];
+    let mode = map.required("mode", problems).and_then(|n| n.one_of(&modes, problems));
+    let certificate = map.optional("certificate").and_then(|n| string(n, problems));
+    let key = map.optional("key").and_then(|n| string(n, problems));
+    map.finish(problems);
+    Some(Tls { at: node.span.clone(), mode: mode?, certificate, key })
+}
+
+fn catalog(node: &Node, problems: &mut Problems) -> Option<Catalog> {
+    let mut map = MapReader::new(node, problems)?;
+    let user = map.required("user", problems).and_then(|n| string(n, problems));
+    let password_file = map.optional("password_file").and_then(|n| string(n, problems));
+    let password_env = map.optional("password_env").and_then(|n| string(n, problems));
+    let databases = map.optional("databases").map(|n| one_or_more(n, problems));
+    let refresh = map.optional("refresh").and_then(|n| n.duration(problems));
+    map.finish(problems);
+    let (at, databases) = (node.span.clone(), databases.unwrap_or_default());
+    Some(Catalog { at, user, password_file, password_env, databases, refresh })
+}
+
+fn rules(node: &Node, problems: &mut Problems) -> Option<Rules> {
+    let mut map = MapReader::new(node, problems)?;
+    let directory = map.required("directory", problems).and_then(|n| string(n, problems));
+    let reload = map.optional("reload").and_then(|n| duration(n, problems));
+    map.finish(problems);
+    Some(Rules { directory, reload })
+}
+
+fn audit(node: &Node, problems: &mut Problems) -> Option<Audit> {
+    let mut map = MapReader::new(node, problems)?;
+    let policies = [
+        ("wait", WhenFull::Wait),
+        ("refuse", WhenFull::Refuse),
+        ("drop_and_count", WhenFull::DropAndCount),
+    ];
+    let audit = Audit {
+        at: node.span.clone(),
+        file: map.optional("file").and_then(|n| string(n, problems)),
+        stdout: map.optional("stdout").and_then(|n| n.bool(problems)).unwrap_or(false),
+        rotate_bytes: map.optional("rotate").and_then(|n| bytes(n, problems)),
+        keep: map.optional("keep").and_then(|n| number(n, problems)),
+        queue_events: map.optional("queue_events").and_then(|n| number(n, problems)),
+        when_full: map.optional("when_full").and_then(|n| n.one_of(&policies, problems)),
+        wait_deadline: map.optional("wait_deadline").and_then(|n| n.duration(problems)),
+    };
+    map.finish(problems);
+    Some(audit)
+}
+
+fn admin(node: &Node, problems: &mut Problems) -> Option<Spanned<String>> {
+    let mut map = MapReader::new(node, problems)?;
+    let listen = map.required("listen", problems).and_then(|n| string(n, problems));
+    map.finish(problems);
+    listen
+}
+
+fn limits(node: &Node, problems: &mut Problems) -> Option<Limits> {
+    let mut map = MapReader::new(node, problems)?;
+    let limits = Limits {
+        clients: map.optional("clients").and_then(|n| number(n, problems)),
+        login_timeout: map.optional("login_timeout").and_then(|n| duration(n, problems)),
+        connect_timeout: map.optional("connect_timeout").and_then(|n| duration(n, problems)),
+        drain_timeout: map.optional("drain_timeout").and_then(|n| duration(n, problems)),
+        client_idle_timeout: map
+            .optional("client_idle_timeout")
+            .and_then(|n| duration_or_off(n, problems)),
+        read_buffer: map.optional("read_buffer").and_then(|n| bytes(n, problems)),
+        high_water: map.optional("high_water").and_then(|n| bytes(n, problems)),
+        statement_bytes: map.optional("statement_bytes").and_then(|n| bytes(n, problems)),
+        pending_replies: map.optional("pending_replies").and_then(|n| number(n, problems)),
+        prepared_statements: map.optional("prepared_statements").and_then(|n| number(n, problems)),
+        plan_cache: map.optional("plan_cache").and_then(|n| bytes(n, problems)),
+    };
+    map.finish(problems);
+    Some(limits)
+}
+
+fn log(node: &Node, problems: &mut Problems) -> Option<Log> {
+    let mut map = MapReader::new(node, problems)?;
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let format = map.optional("format").and_then(|n| n.one_of(&formats, problems));
+    let level = map.optional("level").and_then(|n| string(n, problems));
+    map.finish(problems);
+    Some(Log { format, level })
+}
+
+// === values ===
+
+fn string(node: &Node, problems: &mut Problems) -> Option<Spanned<String>> {
+    let value = node.string(problems)?.to_owned();
+    if value.is_empty() {
+        problems.error(&node.span, "expected a text, found an empty one");
+        return None;
+    }
+    Some(Spanned { value, at: node.span.clone() })
+}
+
+fn one_or_more(node: &Node, problems: &mut Problems) -> Vec<Spanned<String>> {
+    use crate::policy::yaml::Value;
+    match &node.value {
+        Value::List(items) => items.iter().filter_map(|item| string(item, problems)).collect(),
+        Value::Scalar { .. } | Value::Null | Value::Map(_) => {
+            string(node, problems).into_iter().collect()
+        }
+    }
+}
+
+fn number(node: &Node, problems: &mut Problems) -> Option<Spanned<u64>> {
+    Some(Spanned { value: node.u64(problems)?, at: node.span.clone() })
+}
+
+fn bytes(node: &Node, problems: &mut Problems) -> Option<Spanned<u64>> {
+    Some(Spanned { value: node.bytes(problems)?, at: node.span.clone() })
+}
+
+fn duration(node: &Node, problems: &mut Problems) -> Option<Spanned<Duration>> {
+    Some(Spanned { value: node.duration(problems)?, at: node.span.clone() })
+}
+
+/// `0` (without a unit) and `off` are no limit.
+fn duration_or_off(node: &Node, problems: &mut Problems) -> Option<Spanned<Duration>> {
+    let mut ignored = Problems::default();
+    match node.string(&mut ignored) {
+        Some("0" | "off") => None,
+        _ => duration(node, problems),
+    }
+}

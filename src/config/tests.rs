@@ -1,0 +1,185 @@
+use std::fs;
+use std::path::Path;
+
+use super::*;
+use crate::audit::{Target, WhenFull};
+
+const GOOD: &str = "\
+version: 1
+datasources:
+  - name: demo
+    protocol: postgresql
+    listen: 127.0.0.1:6432
+    upstream: 127.0.0.1:5432
+    default: allow
+rules: {directory: rules}
+audit: {file: audit.jsonl}
+";
+
+/// A folder with what the files name.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("rules")).unwrap();
+    dir
+}
+
+fn problems(text: &str, base: &Path) -> Vec<String> {
+    match Config::parse("p.yaml", text, base) {
+        Ok(config) => panic!("accepted: {config:?}"),
+        Err(diagnostics) => diagnostics.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// Each text is `GOOD` with one change; the expectation is how the first problem begins.
+#[track_caller]
+fn check(from: &str, to: &str, expected: &str) {
+    assert!(GOOD.contains(from), "`{from}` is not in the good file");
+    let dir = folder();
+    let found = problems(&GOOD.replace(from, to), dir.path());
+    let first = found.first().map(|found| found.replace(&dir.path().display().to_string(), "."));
+    assert!(first.as_deref().unwrap_or("").starts_with(expected), "{found:#?}");
+}
+
+#[test]
+fn a_short_file_is_enough() {
+    let dir = folder();
+    let (config, warnings) = Config::parse("p.yaml", GOOD, dir.path()).unwrap();
+    assert!(warnings.is_empty());
+    let [demo] = &config.datasources[..] else { panic!("{config:?}") };
+    assert_eq!(&*demo.name, "demo");
+    assert_eq!(demo.listen, ["127.0.0.1:6432".parse().unwrap()]);
+    assert_eq!((demo.upstream_host.as_str(), demo.upstream_port), ("127.0.0.1", 5432));
+    assert!(!demo.default_deny);
+    assert_eq!(config.admin, "127.0.0.1:9464".parse().unwrap());
+    assert_eq!(config.rules.directory, dir.path().join("rules"));
+    assert_eq!(config.limits.clients, 10_000);
+    assert_eq!(config.limits.client_idle_timeout, None);
+    let path = dir.path().join("audit.jsonl");
+    assert_eq!(config.audit.target, Target::File { path, rotate_bytes: 64 << 20, keep: 8 });
+}
+
+#[test]
+fn a_long_file_is_read_to_its_end() {
+    let dir = folder();
+    fs::write(dir.path().join("password"), "s3cret\n").unwrap();
+    let text = r#"
+version: 1
+datasources:
+  - name: demo
+    protocol: postgresql
+    listen: ["127.0.0.1:6432", "[::1]:6432"]
+    upstream: "[::1]:5432"
+    default: deny
+    tls: {mode: off}
+    catalog: {user: reader, password_file: password, databases: demo, refresh: 5min}
+rules: {directory: rules, reload: 5s}
+audit: {stdout: true, queue_events: 1000, when_full: drop_and_count, wait_deadline: 1s}
+admin: {listen: 0.0.0.0:9999}
+limits:
+  clients: 5
+  login_timeout: 1s
+  client_idle_timeout: 10min
+  read_buffer: 64KiB
+  plan_cache: 8MiB
+log: {format: json, level: "warn,portcullis=debug"}
+"#;
+    let (config, _) = Config::parse("p.yaml", text, dir.path()).unwrap();
+    let demo = &config.datasources[0];
+    assert_eq!(demo.listen.len(), 2);
+    assert_eq!(demo.upstream_host, "::1");
+    assert!(demo.default_deny);
+    let catalog = demo.catalog.as_ref().unwrap();
+    assert_eq!(catalog.password.as_deref(), Some("s3cret"));
+    assert!(!format!("{config:?}").contains("s3cret"));
+    assert_eq!(config.audit.target, Target::Stdout);
+    assert_eq!(config.audit.when_full, WhenFull::DropAndCount);
+    assert_eq!(config.limits.client_idle_timeout, Some(Duration::from_secs(600)));
+    assert_eq!(config.limits.read_buffer_bytes, 65_536);
+    assert_eq!(config.log.format, LogFormat::Json);
+}
+
+#[test]
+fn problems_say_where_and_what() {
+    check("version: 1\n", "", "p.yaml:1:1: error: `version` is missing");
+    check("version: 1", "version: 2", "p.yaml:1:10: error: this version");
+    check("version: 1", "version: [", "p.yaml:");
+    check("    default: allow\n", "", "p.yaml:3:5: error: `default` is missing");
+    check("allow", "alow", "p.yaml:7:14: error: unknown value `alow`, did you mean `allow`?");
+    check("upstream", "upsteam", "p.yaml:3:5: error: `upstream` is missing");
+    check("postgresql", "mysql", "p.yaml:4:15: error: unknown value `mysql`");
+    check("127.0.0.1:6432", "localhost:6432", "p.yaml:5:13: error: `localhost:6432` is no address");
+    check("127.0.0.1:6432", "127.0.0.1:9464", "p.yaml:1:1: error: `127.0.0.1:9464` is in use");
+    check("127.0.0.1:5432", "db", "p.yaml:6:15: error: `db` is no server address");
+    check("127.0.0.1:5432", "::1:5432", "p.yaml:6:15: error: `::1:5432` is no server address");
+    check("directory: rules", "directory: rulez", "p.yaml:8:20: error: rules directory `./rulez`");
+    check("audit.jsonl", "none/audit.jsonl", "p.yaml:9:15: error: the folder of `./none/");
+    check("file: audit.jsonl", "keep: 4", "p.yaml:9:8: error: say where events go");
+    check(
+        "allow\n",
+        "allow\n    tls: {mode: required}\n",
+        "p.yaml:8:10: error: TLS needs `certificate` and `key`",
+    );
+    check(
+        "allow\n",
+        "allow\n    catalog: {user: u, password_file: nope}\n",
+        "p.yaml:8:39: error: password file `./nope`: No such file",
+    );
+    check(
+        "version: 1",
+        "version: 1\nlimits: {clients: 0}",
+        "p.yaml:2:19: error: 0 is out of bounds",
+    );
+    check("version: 1", "version: 1\nlog: {level: \"=x=\"}", "p.yaml:2:14: error: `=x=` is no log");
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let dir = folder();
+    let text = GOOD.replace("allow", "perhaps").replace("6432", "x").replace("rules}", "gone}");
+    let found = problems(&text, dir.path());
+    assert_eq!(found.len(), 3, "{found:#?}");
+}
+
+#[test]
+fn two_datasources_need_two_addresses_and_names() {
+    let second = "  - {name: demo, protocol: postgresql, listen: 0.0.0.0:6432, \
+                  upstream: db:5432, default: deny}\nrules:";
+    check(
+        "rules:",
+        second,
+        "p.yaml:8:12: error: datasource `demo` is there already, at p.yaml:3:11",
+    );
+    let dir = folder();
+    let found = problems(&GOOD.replace("rules:", second), dir.path());
+    assert!(found.iter().any(|found| found.contains("`0.0.0.0:6432` is in use")), "{found:#?}");
+}
+
+#[test]
+fn a_key_must_be_the_certificates() {
+    let dir = folder();
+    for name in ["a", "b"] {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        fs::write(dir.path().join(format!("{name}.crt")), made.cert.pem()).unwrap();
+        fs::write(dir.path().join(format!("{name}.key")), made.signing_key.serialize_pem())
+            .unwrap();
+    }
+    let with = |certificate: &str, key: &str| {
+        let tls =
+            format!("allow\n    tls: {{mode: allowed, certificate: {certificate}, key: {key}}}\n");
+        Config::parse("p.yaml", &GOOD.replace("allow\n", &tls), dir.path())
+    };
+    let (config, warnings) = with("a.crt", "a.key").unwrap();
+    assert!(config.datasources[0].tls.is_some());
+    assert!(warnings[0].message.contains("everyone can read it"), "{warnings:?}");
+    for (certificate, key, column, expected) in [
+        ("a.crt", "b.key", 51, "is not the key of the certificate"),
+        ("a.crt", "none", 51, "No such file"),
+        ("a.key", "a.key", 39, "holds no certificate"),
+        ("a.crt", "a.crt", 51, "no items found"),
+    ] {
+        let found = with(certificate, key).unwrap_err();
+        let error = found.iter().find(|found| found.severity == Severity::Error).unwrap();
+        assert!(error.message.contains(expected), "{error}");
+        assert_eq!((error.line, error.column), (8, column), "{error}");
+    }
+}

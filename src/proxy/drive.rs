@@ -1,0 +1,423 @@
+//! Drives one session: reads, feeds, writes, and carries out what the session asks for.
+//!
+//! One task per connection and both directions in one loop, without a channel between them:
+//!
+//! ```text
+//!         ┌──────── flush both queues ◄────────┐
+//!         ▼                                    │
+//!   effect asked for? ──► carry it out ────────┤
+//!         │ no                                 │
+//!         ▼                                    │
+//!   server, client: read once ─► feed ─────────┘   nothing ready: sleep
+//! ```
+//! Backpressure: the server is read while `to_client` is below the high-water mark, the client
+//! while *both* queues are, because a refused statement is answered without the server. Places in
+//! the audit queue are held before a client's bytes are fed; a full queue slows the client.
+//! Deliberately absent: locks, per-connection tasks beyond this one, and any knowledge of what the
+//! bytes mean.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::Sleep;
+use tracing::{debug, warn};
+
+use super::cancel::CancelGuard;
+use super::end::End;
+use super::leg::{ClientStream, Leg, Stream, poll_drain};
+use super::seat::{Full, Seat};
+use super::shared::Datasource;
+use super::shutdown::{Stage, StageWatch};
+use super::uid::Birth;
+use super::upstream::Dial;
+use crate::metrics::{ConnectionGuard, DatasourceMetrics, Direction};
+use crate::session::{Answer, Effect, EndCause, Outbox, Phase, ProtocolError, Session, Side};
+
+/// One connection with its session.
+pub(crate) struct Connection<S, C, D: Dial> {
+    pub(super) session: S,
+    pub(super) birth: Birth,
+    pub(super) datasource: Arc<Datasource<D>>,
+    pub(super) client: Leg<ClientStream<C>>,
+    /// `None` until the session asks for it, and once it is closed.
+    pub(super) server: Option<Leg<D::Stream>>,
+    pub(super) out: Outbox,
+    pub(super) cancel: Option<CancelGuard>,
+    seat: Seat,
+    stage: StageWatch,
+    /// Dropped when the login is over.
+    login: Option<Pin<Box<Sleep>>>,
+    idle: Option<IdleTimer>,
+    traffic: Traffic,
+    _counted: ConnectionGuard,
+}
+
+/// Bytes read and not yet added to the metrics: shared counters are touched once per many turns.
+#[derive(Default)]
+struct Traffic {
+    from_client: u64,
+    from_server: u64,
+}
+
+/// Watches a client's silence. The alarm is moved on only when it fires, so activity is cheap.
+struct IdleTimer {
+    limit: Duration,
+    last_us: u64,
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
+    /// A fresh connection.
+    pub(crate) fn new(session: S, birth: Birth, client: C, datasource: Arc<Datasource<D>>) -> Self {
+        let shared = &datasource.shared;
+        let seat = Seat::new(shared.audit.clone());
+        let login = Some(Box::pin(tokio::time::sleep(shared.limits.login_timeout)));
+        Self {
+            session,
+            birth,
+            client: Leg::new(ClientStream::Plain(client)),
+            server: None,
+            out: Outbox::default(),
+            cancel: None,
+            seat,
+            stage: StageWatch::default(),
+            login,
+            idle: None,
+            traffic: Traffic::default(),
+            _counted: datasource.metrics.connection_opened(),
+            datasource,
+        }
+    }
+
+    /// Runs the connection to its end.
+    pub(crate) async fn run(mut self) -> End {
+        let end = match self.reserve().await {
+            Ok(()) => self.turns().await,
+            Err(end) => end,
+        };
+        debug!(session = self.birth.uid, end = end.name(), "connection ends");
+        self.traffic.report(&self.datasource.metrics);
+        Box::pin(self.close(end)).await;
+        end
+    }
+
+    async fn turns(&mut self) -> End {
+        loop {
+            let step = std::future::poll_fn(|cx| self.poll_step(cx)).await;
+            let done = match step {
+                Ok(effect) => Box::pin(self.carry_out(effect)).await,
+                Err(end) => Err(end),
+            };
+            if let Err(end) = done {
+                return end;
+            }
+        }
+    }
+
+    /// Goes on until the session asks for something or the connection ends.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Effect, End>> {
+        loop {
+            self.flush(cx)?;
+            if !self.out.effects.is_empty() {
+                return Poll::Ready(Ok(self.out.effects.remove(0)));
+            }
+            self.check_stage(cx)?;
+            self.check_deadlines(cx)?;
+            if self.poll_turn(Side::Server, cx)?.is_ready()
+                || self.poll_turn(Side::Client, cx)?.is_ready()
+            {
+                continue;
+            }
+            self.rest();
+            return Poll::Pending;
+        }
+    }
+
+    /// Reads a side once and feeds it. Pending: nothing can be done for this side now.
+    fn poll_turn(&mut self, side: Side, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        if !self.may_take(side) {
+            return Poll::Pending;
+        }
+        let fresh = match side {
+            Side::Client => self.client.input.fresh,
+            Side::Server => self.server.as_ref().is_some_and(|leg| leg.input.fresh),
+        };
+        if !fresh {
+            match ready!(self.poll_read(side, cx)) {
+                Ok(n) if n > 0 => {}
+                end => {
+                    let error = end.err();
+                    debug!(session = self.birth.uid, ?side, ?error, "peer is gone");
+                    return Poll::Ready(Err(self.finish(gone(side))));
+                }
+            }
+        }
+        let owed = self.session.owed_events();
+        // After the login a server's bytes only complete what is owed already: they need not wait.
+        let waits = side == Side::Client || self.session.phase() == Phase::Login;
+        if !self.seat.try_reserve(owed)
+            && waits
+            && let Err(Full) = ready!(self.seat.poll_reserve(owed, cx))
+        {
+            return Poll::Ready(Err(self.finish(EndCause::AuditUnavailable)));
+        }
+        Poll::Ready(self.feed(side))
+    }
+
+    /// One read. The bytes are the session's to see: the input is fresh.
+    fn poll_read(&mut self, side: Side, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let max = self.datasource.shared.limits.read_bytes_max;
+        let (read, input) = match side {
+            Side::Client => {
+                let Leg { stream, input, .. } = &mut self.client;
+                (ready!(input.poll_read(stream, max, cx)), input)
+            }
+            Side::Server => {
+                let Some(Leg { stream, input, .. }) = &mut self.server else {
+                    return Poll::Pending;
+                };
+                (ready!(input.poll_read(stream, max, cx)), input)
+            }
+        };
+        input.fresh = true;
+        if let Ok(n) = read {
+            self.traffic.add(side, n, &self.datasource.metrics);
+        }
+        if let Some(idle) = &mut self.idle {
+            idle.last_us = self.datasource.shared.clock.now().mono_us;
+        }
+        Poll::Ready(read)
+    }
+
+    /// Offers a side's input to the session.
+    fn feed(&mut self, side: Side) -> Result<(), End> {
+        let Self { session, datasource, client, server, out, seat, .. } = self;
+        let input = match (side, &mut *server) {
+            (Side::Client, _) => &mut client.input,
+            (Side::Server, Some(server)) => &mut server.input,
+            (Side::Server, None) => return Ok(()),
+        };
+        out.room = seat.room(session.owed_events());
+        let before = (input.bytes.len(), out.to_client.len(), out.to_server.len());
+        let result = {
+            let rules = datasource.shared.rules.load();
+            session.feed(datasource.turn(&rules), side, &mut input.bytes, out)
+        };
+        let after = (input.bytes.len(), out.to_client.len(), out.to_server.len());
+        let progress = before != after || !out.events.is_empty() || !out.effects.is_empty();
+        // What is left is offered again only if the session's state may have changed since.
+        input.fresh = false;
+        let left = input.bytes.len();
+        if progress {
+            self.offer_leftovers();
+        }
+        self.settle();
+        self.checked(result)?;
+        if left > self.datasource.shared.limits.held_bytes_max {
+            warn!(session = self.birth.uid, ?side, bytes = left, "a message is too long to hold");
+            return Err(self.finish(gone(side)));
+        }
+        Ok(())
+    }
+
+    /// Gives the session the answer to an effect.
+    pub(super) async fn resume(&mut self, answer: Answer) -> Result<(), End> {
+        self.reserve().await?;
+        let Self { session, datasource, out, seat, .. } = self;
+        out.room = seat.room(session.owed_events());
+        let result = {
+            let rules = datasource.shared.rules.load();
+            session.resume(datasource.turn(&rules), answer, out)
+        };
+        self.offer_leftovers();
+        self.settle();
+        self.checked(result)
+    }
+
+    /// Ends the session for a reason of the shell's: its last words are queued, its last events
+    /// recorded.
+    pub(super) fn finish(&mut self, cause: EndCause) -> End {
+        let abandoned = cause == EndCause::ClientGone && self.session.phase() == Phase::Busy;
+        let Self { session, datasource, out, .. } = self;
+        {
+            let rules = datasource.shared.rules.load();
+            session.end(datasource.turn(&rules), cause, out);
+        }
+        self.settle();
+        self.out.effects.clear();
+        if abandoned {
+            // Nobody waits for the answer: the server notices at its next write.
+            self.server = None;
+        }
+        match cause {
+            EndCause::ClientGone => End::Client,
+            EndCause::ServerGone => End::Server,
+            EndCause::Shutdown => End::Shutdown,
+            EndCause::LoginTimeout | EndCause::IdleTimeout => End::Timeout,
+            EndCause::AuditUnavailable => End::Audit,
+        }
+    }
+
+    /// Holds room for one turn, waiting for it as the configuration says.
+    async fn reserve(&mut self) -> Result<(), End> {
+        let owed = self.session.owed_events();
+        let held = std::future::poll_fn(|cx| self.seat.poll_reserve(owed, cx)).await;
+        held.map_err(|Full| self.finish(EndCause::AuditUnavailable))
+    }
+
+    fn checked(&self, result: Result<(), ProtocolError>) -> Result<(), End> {
+        result.map_err(|ProtocolError { side, kind }| {
+            warn!(
+                session = self.birth.uid,
+                datasource = &*self.datasource.name,
+                ?side,
+                error = %kind,
+                "protocol violation, connection closed"
+            );
+            End::Protocol
+        })
+    }
+
+    /// Records the turn's events and sets up or ends the timers its phase asks for.
+    fn settle(&mut self) {
+        self.seat.settle(&mut self.out.events, self.session.owed_events());
+        if self.login.is_some() && self.session.phase() != Phase::Login {
+            self.login = None;
+            let shared = &self.datasource.shared;
+            self.idle = shared.limits.client_idle_timeout.map(|limit| IdleTimer {
+                limit,
+                last_us: shared.clock.now().mono_us,
+                alarm: Box::pin(tokio::time::sleep(limit)),
+            });
+        }
+    }
+
+    /// Bytes left over may be wanted now.
+    fn offer_leftovers(&mut self) {
+        self.client.input.fresh |= !self.client.input.bytes.is_empty();
+        if let Some(server) = &mut self.server {
+            server.input.fresh |= !server.input.bytes.is_empty();
+        }
+    }
+
+    fn may_take(&self, side: Side) -> bool {
+        let high = self.datasource.shared.limits.high_water_bytes;
+        let below = match side {
+            Side::Client => self.out.to_client.len().max(self.out.to_server.len()) < high,
+            Side::Server => self.out.to_client.len() < high,
+        };
+        below && self.session.wants(side)
+    }
+
+    /// Writes what the peers take now.
+    fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let Self { client, server, out, .. } = self;
+        if let Poll::Ready(Err(error)) =
+            poll_drain(&mut client.stream, &mut out.to_client, &mut client.dirty, cx)
+        {
+            debug!(session = self.birth.uid, %error, "client is gone");
+            return Err(self.finish(EndCause::ClientGone));
+        }
+        let Some(server) = server else { return Ok(()) };
+        if !server.broken
+            && let Poll::Ready(Err(error)) =
+                poll_drain(&mut server.stream, &mut out.to_server, &mut server.dirty, cx)
+        {
+            // Its last words may still be there to be read; the end of the stream follows them.
+            debug!(session = self.birth.uid, %error, "server takes no more");
+            server.broken = true;
+        }
+        if server.broken {
+            out.to_server = crate::wire::queue::ByteQueue::default();
+        }
+        Ok(())
+    }
+
+    fn check_stage(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let over = match self.stage.poll(&self.datasource.shared.shutdown, cx) {
+            Stage::Running => false,
+            Stage::Draining => self.session.phase() == Phase::Idle,
+            Stage::Ending => true,
+        };
+        if over { Err(self.finish(EndCause::Shutdown)) } else { Ok(()) }
+    }
+
+    fn check_deadlines(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        if let Some(login) = &mut self.login
+            && login.as_mut().poll(cx).is_ready()
+        {
+            return Err(self.finish(EndCause::LoginTimeout));
+        }
+        if let Some(idle) = &mut self.idle {
+            let phase = self.session.phase();
+            let now_us = self.datasource.shared.clock.now().mono_us;
+            if phase != Phase::Idle && phase != Phase::InTransaction {
+                idle.last_us = now_us;
+            }
+            if idle.poll_silent(now_us, cx).is_ready() {
+                return Err(self.finish(EndCause::IdleTimeout));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back memory of a burst when nothing is in flight.
+    fn rest(&mut self) {
+        match self.session.phase() {
+            Phase::Idle | Phase::InTransaction => {
+                self.client.input.rest();
+                if let Some(server) = &mut self.server {
+                    server.input.rest();
+                }
+                self.out.to_client.rest();
+                self.out.to_server.rest();
+            }
+            Phase::Login | Phase::Busy | Phase::Closing => {}
+        }
+    }
+}
+
+impl Traffic {
+    fn add(&mut self, side: Side, bytes: usize, metrics: &DatasourceMetrics) {
+        let counter = match side {
+            Side::Client => &mut self.from_client,
+            Side::Server => &mut self.from_server,
+        };
+        *counter = counter.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        if *counter >= TRAFFIC_REPORT_BYTES {
+            self.report(metrics);
+        }
+    }
+
+    fn report(&mut self, metrics: &DatasourceMetrics) {
+        metrics.moved(Direction::FromClient, std::mem::take(&mut self.from_client));
+        metrics.moved(Direction::ToClient, std::mem::take(&mut self.from_server));
+    }
+}
+
+impl IdleTimer {
+    /// Ready when the client was silent for the whole limit.
+    fn poll_silent(&mut self, now_us: u64, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.alarm.as_mut().poll(cx));
+            let silent = Duration::from_micros(now_us.saturating_sub(self.last_us));
+            match self.limit.checked_sub(silent) {
+                Some(left) if !left.is_zero() => self.alarm = Box::pin(tokio::time::sleep(left)),
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+/// How many bytes a connection keeps to itself before it reports them.
+const TRAFFIC_REPORT_BYTES: u64 = 64 * 1024;
+
+fn gone(side: Side) -> EndCause {
+    match side {
+        Side::Client => EndCause::ClientGone,
+        Side::Server => EndCause::ServerGone,
+    }
+}

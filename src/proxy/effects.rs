@@ -1,0 +1,166 @@
+//! Carrying out what a session cannot do itself, and closing. The cold half of the driver.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, info, warn};
+
+use super::cancel;
+use super::drive::Connection;
+use super::end::End;
+use super::leg::{ClientStream, Leg, Stream, poll_drain};
+use super::shutdown::Stage;
+use super::upstream::Dial;
+use crate::session::{Answer, CancelKey, Effect, EndCause, Session};
+
+impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
+    /// Carries out one effect and tells the session the answer, where it waits for one.
+    pub(super) async fn carry_out(&mut self, effect: Effect) -> Result<(), End> {
+        match effect {
+            Effect::StartTls => self.start_tls().await,
+            Effect::Connect => self.connect().await,
+            Effect::Cancel(key) => {
+                self.forward_cancel(&key).await;
+                Err(End::Session)
+            }
+            Effect::RegisterCancel { ours, theirs } => {
+                self.cancel = Some(self.datasource.cancels.register(ours, theirs));
+                Ok(())
+            }
+            Effect::Close => Err(End::Session),
+        }
+    }
+
+    async fn start_tls(&mut self) -> Result<(), End> {
+        let patience = self.datasource.shared.limits.login_timeout;
+        match tokio::time::timeout(patience, self.handshake()).await {
+            Ok(Ok(())) => self.resume(Answer::TlsStarted).await,
+            Ok(Err(error)) => {
+                info!(session = self.birth.uid, %error, "TLS handshake failed");
+                self.finish(EndCause::ClientGone);
+                Err(End::Protocol)
+            }
+            Err(_elapsed) => Err(self.finish(EndCause::LoginTimeout)),
+        }
+    }
+
+    /// Not cancel safe: the stream is lost when this is dropped, and the connection with it.
+    async fn handshake(&mut self) -> io::Result<()> {
+        let Self { client, out, datasource, .. } = self;
+        std::future::poll_fn(|cx| {
+            poll_drain(&mut client.stream, &mut out.to_client, &mut client.dirty, cx)
+        })
+        .await?;
+        if !client.input.bytes.is_empty() {
+            return Err(io::Error::other("bytes arrived before the handshake"));
+        }
+        let Some(tls) = &datasource.tls else {
+            return Err(io::Error::other("no certificate is configured"));
+        };
+        let stream = std::mem::replace(&mut client.stream, ClientStream::Gone);
+        let ClientStream::Plain(plain) = stream else {
+            return Err(io::Error::other("the connection is TLS already"));
+        };
+        let acceptor = TlsAcceptor::from(Arc::clone(tls));
+        client.stream = ClientStream::Tls(Box::new(acceptor.accept(plain).await?));
+        Ok(())
+    }
+
+    async fn connect(&mut self) -> Result<(), End> {
+        match self.datasource.dial.dial().await {
+            Ok(stream) => {
+                self.reached(Ok(()));
+                self.server = Some(Leg::new(stream));
+                self.resume(Answer::Connected { secret: self.birth.secret }).await
+            }
+            Err(error) => {
+                warn!(
+                    session = self.birth.uid,
+                    datasource = &*self.datasource.name,
+                    upstream = self.datasource.address,
+                    %error,
+                    "server not reached; is it running, and is `upstream` right?"
+                );
+                self.datasource.metrics.connect_failed();
+                self.reached(Err(error.to_string()));
+                self.resume(Answer::ConnectFailed).await
+            }
+        }
+    }
+
+    /// Tells `/readyz`, when it changed: the state is behind a lock all sessions share.
+    fn reached(&self, result: Result<(), String>) {
+        let failed = result.is_err();
+        if self.datasource.unreachable.swap(failed, Ordering::Relaxed) != failed {
+            self.datasource.shared.status.set_upstream(&self.datasource.name, result);
+        }
+    }
+
+    async fn forward_cancel(&mut self, key: &CancelKey) {
+        let datasource = Arc::clone(&self.datasource);
+        let Some(theirs) = datasource.cancels.find(key) else {
+            debug!(session = self.birth.uid, "cancel with a key nobody holds");
+            return;
+        };
+        let patience = datasource.shared.limits.cancel_timeout;
+        if let Err(error) = cancel::forward(&datasource.dial, &theirs, patience).await {
+            warn!(session = self.birth.uid, %error, "cancel was not delivered");
+        }
+    }
+
+    /// Writes out what waits, then closes both sides.
+    pub(super) async fn close(mut self, end: End) {
+        let shared = Arc::clone(&self.datasource.shared);
+        let patience = match shared.shutdown.stage() {
+            Stage::Running | Stage::Draining => shared.limits.flush_timeout,
+            Stage::Ending => LAST_WORDS.min(shared.limits.flush_timeout),
+        };
+        let listens = end.client_listens();
+        if tokio::time::timeout(patience, self.flush_out(listens)).await.is_err() {
+            debug!(session = self.birth.uid, "a peer did not take the last bytes in time");
+            return;
+        }
+        if listens {
+            // Closing a socket that holds unread bytes resets it, and the client may lose the
+            // error it was just sent: read them away for a moment.
+            let lingering = async {
+                self.client.stream.shutdown().await?;
+                let mut ignored = [0u8; 1024];
+                while self.client.stream.read(&mut ignored).await? > 0 {}
+                io::Result::Ok(())
+            };
+            let _ = tokio::time::timeout(LINGER, lingering).await;
+        }
+    }
+
+    /// Flushes both queues; the server's connection closes as soon as its queue is out.
+    async fn flush_out(&mut self, client_listens: bool) {
+        let Self { client, server, out, .. } = self;
+        std::future::poll_fn(|cx| {
+            let server_done = server.as_mut().is_none_or(|leg| {
+                leg.broken
+                    || poll_drain(&mut leg.stream, &mut out.to_server, &mut leg.dirty, cx)
+                        .is_ready()
+            });
+            if server_done {
+                *server = None;
+            }
+            let client_done = !client_listens
+                || poll_drain(&mut client.stream, &mut out.to_client, &mut client.dirty, cx)
+                    .is_ready();
+            if server_done && client_done { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+/// How long last words may take once the process ends without further waiting.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long a closed connection is read on, for the client to see the last words.
+const LINGER: Duration = Duration::from_millis(250);

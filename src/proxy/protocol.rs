@@ -1,0 +1,37 @@
+//! Which session a datasource's clients get: the one place that lists the protocols.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::uid::Birth;
+use crate::config::{self, Limits};
+use crate::event::Now;
+use crate::session::pg::{PgConfig, PgSession, SessionSeed, TlsMode};
+
+/// Makes PostgreSQL sessions for a datasource.
+pub(super) fn postgresql(
+    datasource: &config::Datasource,
+    limits: &Limits,
+) -> impl Fn(&Birth, SocketAddr, Now) -> PgSession + Clone + Send + Sync + 'static {
+    let config = Arc::new(PgConfig {
+        datasource: Arc::clone(&datasource.name),
+        default_deny: datasource.default_deny,
+        tls: match datasource.tls_mode {
+            config::TlsMode::Off => TlsMode::Off,
+            config::TlsMode::Allowed => TlsMode::Allowed,
+            config::TlsMode::Required => TlsMode::Required,
+        },
+        server: (datasource.upstream_host.clone(), datasource.upstream_port),
+        pending_replies_max: limits.pending_replies,
+        prepared_statements_max: limits.prepared_statements,
+        inspected_bytes_max: limits.statement_bytes.saturating_add(MESSAGE_SLACK_BYTES),
+    });
+    move |birth, client, now| {
+        let seed = SessionSeed { uid: birth.uid.clone(), client: Some(client) };
+        PgSession::new(Arc::clone(&config), seed, now)
+    }
+}
+
+/// What a message carries besides its statement: names, parameter types. The statement itself has
+/// a limit of its own, with a better message.
+const MESSAGE_SLACK_BYTES: usize = 64 * 1024;

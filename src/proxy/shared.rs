@@ -1,0 +1,96 @@
+//! What connections share. Built once in the composition root, passed as `Arc`.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::cancel::CancelRegistry;
+use super::clock::Clock;
+use super::shutdown::Shutdown;
+use crate::admin::Status;
+use crate::analysis::Analyzer;
+use crate::audit::Queue;
+use crate::metrics::{DatasourceMetrics, Metrics};
+use crate::policy::Throttles;
+use crate::session::Turn;
+use crate::session::gate::{ActiveRules, PlanCache};
+
+/// Shared by all connections of the process.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// The rules in force. Loaded once per turn; the guard never crosses an await.
+    pub(crate) rules: Arc<ArcSwap<ActiveRules>>,
+    /// Decided plans.
+    pub(crate) plans: PlanCache,
+    /// Rate limits; they survive a reload.
+    pub(crate) throttles: Throttles,
+    /// Where events go.
+    pub(crate) audit: Queue,
+    /// Counters of the process.
+    pub(crate) metrics: Arc<Metrics>,
+    /// What `/readyz` tells.
+    pub(crate) status: Arc<Status>,
+    /// Time.
+    pub(crate) clock: Clock,
+    /// Whether the process stops.
+    pub(crate) shutdown: Arc<Shutdown>,
+    /// Bounds of every connection.
+    pub(crate) limits: DriveLimits,
+}
+
+/// Shared by all connections of one datasource.
+#[derive(Debug)]
+pub(crate) struct Datasource<D> {
+    /// Shared by all datasources.
+    pub(crate) shared: Arc<Shared>,
+    /// Name in the configuration.
+    pub(crate) name: Arc<str>,
+    /// Catalogs and limits for understanding statements.
+    pub(crate) analyzer: Arc<Analyzer>,
+    /// Keys of live sessions.
+    pub(crate) cancels: Arc<CancelRegistry>,
+    /// Opens connections to the server.
+    pub(crate) dial: D,
+    /// The server as the log names it, `host:port`.
+    pub(crate) address: String,
+    /// The server was not reached when last tried.
+    pub(crate) unreachable: AtomicBool,
+    /// Counters of this datasource.
+    pub(crate) metrics: Arc<DatasourceMetrics>,
+    /// TLS on the client leg, where configured.
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// Bounds the driver keeps for every connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DriveLimits {
+    /// Most bytes one read takes.
+    pub(crate) read_bytes_max: usize,
+    /// A side is not read while a queue it fills holds this many bytes.
+    pub(crate) high_water_bytes: usize,
+    /// Most bytes of one side a session may leave unconsumed, as a backstop behind its own limits.
+    pub(crate) held_bytes_max: usize,
+    /// From the accepted connection to the end of the login, TLS handshake included.
+    pub(crate) login_timeout: Duration,
+    /// How long a cancel's connection to the server may take to be closed by it.
+    pub(crate) cancel_timeout: Duration,
+    /// How long last words and results may take to be written when a connection closes.
+    pub(crate) flush_timeout: Duration,
+    /// How long a client may be silent after its login, if that is limited.
+    pub(crate) client_idle_timeout: Option<Duration>,
+}
+
+impl<D> Datasource<D> {
+    /// A turn with these rules, now.
+    pub(crate) fn turn<'a>(&'a self, rules: &'a ActiveRules) -> Turn<'a> {
+        Turn {
+            rules,
+            analyzer: &self.analyzer,
+            plans: &self.shared.plans,
+            throttles: &self.shared.throttles,
+            now: self.shared.clock.now(),
+        }
+    }
+}
