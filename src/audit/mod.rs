@@ -116,7 +116,7 @@ pub fn start(
     };
     let shared = Shared::new(config, metrics);
     let writer = spawn(Arc::clone(&shared), sink, status, Patience::default())?;
-    Ok((Queue::over(shared), writer))
+    Ok((Queue::new(shared), writer))
 }
 
 fn spawn(

@@ -22,7 +22,7 @@ const GATHERED_EVENTS_MAX: usize = 1024;
 pub struct Queue(Arc<Shared>);
 
 impl Queue {
-    pub(super) fn over(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self(shared)
     }
 
@@ -36,27 +36,30 @@ impl Queue {
     /// Reserves places for this many events, waiting until they are free. More places than the
     /// queue has are never free. Cancel safe.
     pub async fn reserve(&self, places: usize) -> Permit {
-        let _waiting = Waiting::begin(Arc::clone(&self.0));
         loop {
-            let freed = self.0.freed.notified();
-            tokio::pin!(freed);
-            // Registered before trying, so that places freed in between are not missed.
-            freed.as_mut().enable();
             if let Some(permit) = self.try_reserve(places) {
                 return permit;
             }
-            freed.await;
+            self.space(places).await;
         }
     }
 
-    /// Resolves when places come free the next time. It registers when first polled: poll it, try to
-    /// reserve once more, then wait. Cancel safe; it borrows nothing, so that a connection can keep
-    /// it across turns.
-    pub fn space(&self) -> impl Future<Output = ()> + Send + 'static {
+    /// Resolves when this many places were free for a moment: try to reserve them then. Cancel safe;
+    /// the future borrows nothing, so that a connection can keep it across turns.
+    pub fn space(&self, places: usize) -> impl Future<Output = ()> + Send + 'static {
         let shared = Arc::clone(&self.0);
         async move {
-            let waiting = Waiting::begin(shared);
-            waiting.0.freed.notified().await;
+            let _waiting = Waiting::begin(&shared);
+            loop {
+                let freed = shared.freed.notified();
+                tokio::pin!(freed);
+                // Registered before looking, so that places freed in between are not missed.
+                freed.as_mut().enable();
+                if shared.is_free(places) {
+                    return;
+                }
+                freed.await;
+            }
         }
     }
 
@@ -157,28 +160,6 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.shared.release(self.backed);
-    }
-}
-
-#[cfg(test)]
-impl Queue {
-    /// A queue without a writer, for tests of whoever uses it.
-    pub(crate) fn new(places: usize) -> Self {
-        let config = AuditConfig {
-            target: super::Target::Stdout,
-            queue_events: places,
-            when_full: WhenFull::Refuse,
-            wait_deadline: Duration::ZERO,
-        };
-        let build = crate::metrics::Build { version: "", commit: "", started_us: 0 };
-        Self(Shared::new(&config, Metrics::new(build, &[]).expect("metrics")))
-    }
-
-    /// Takes what was pushed and frees its places, as the writer would.
-    pub(crate) fn take(&self) -> Vec<Event> {
-        let events = std::mem::take(&mut self.0.lock().events);
-        self.0.release(events.len());
-        events
     }
 }
 
@@ -291,7 +272,7 @@ impl Shared {
             return;
         }
         self.used.fetch_sub(places, Ordering::SeqCst);
-        // Sequentially consistent with whoever waits: either it sees the places, or we see it.
+        // Sequentially consistent with `space`: either it sees the places, or we see it wait.
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.freed.notify_waiters();
         }
@@ -338,6 +319,11 @@ impl Shared {
         taken.is_ok()
     }
 
+    fn is_free(&self, places: usize) -> bool {
+        let used = self.used.load(Ordering::SeqCst);
+        used.checked_add(places).is_some_and(|used| used <= self.capacity)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inbox> {
         // Nothing that can panic runs between two consistent states.
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
@@ -358,16 +344,16 @@ impl Lost {
 }
 
 /// Counts a waiting connection while it waits.
-struct Waiting(Arc<Shared>);
+struct Waiting<'a>(&'a Shared);
 
-impl Waiting {
-    fn begin(shared: Arc<Shared>) -> Self {
+impl<'a> Waiting<'a> {
+    fn begin(shared: &'a Shared) -> Self {
         shared.waiting.fetch_add(1, Ordering::SeqCst);
         Self(shared)
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }

@@ -4,7 +4,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Mutex;
-use std::task::Poll;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -51,7 +50,7 @@ fn bench(config: &AuditConfig, sink: impl Sink + 'static) -> Bench {
     };
     let writer = spawn(Arc::clone(&shared), Box::new(sink), Arc::clone(&status), patience)
         .expect("a writer");
-    Bench { queue: Queue::over(Arc::clone(&shared)), writer, shared, metrics, status }
+    Bench { queue: Queue::new(Arc::clone(&shared)), writer, shared, metrics, status }
 }
 
 fn event(number: u64) -> Event {
@@ -199,36 +198,26 @@ async fn a_full_queue_refuses_until_places_come_free() {
     bench.queue.push(&mut permit, (1..=250).map(event));
     assert!(bench.queue.try_reserve(7).is_none(), "pushed events keep their places");
     // Somebody waits; the disk gets room; the wait ends.
-    let waiting = async {
-        let mut space = std::pin::pin!(bench.queue.space());
-        // Registered by the first poll; what comes free from now on is not missed.
-        std::future::poll_fn(|cx| Poll::Ready(space.as_mut().poll(cx).is_ready())).await;
-        disk.state().room = usize::MAX;
-        space.await;
-    };
+    let waiting = bench.queue.space(7);
+    disk.state().room = usize::MAX;
     tokio::time::timeout(Duration::from_secs(5), waiting).await.expect("places came free");
     bench.writer.close().await.expect("closed");
     assert_eq!(sequences(&lines(&disk.state().bytes)).len(), 250);
 }
 
 #[tokio::test]
-async fn a_wait_ends_when_places_come_free() {
-    let queue = Queue::new(256);
-    let mut permit = queue.try_reserve(256).expect("room");
+async fn a_wait_ends_when_a_permit_is_dropped() {
+    let disk = Disk::with_room(usize::MAX);
+    let bench = bench(&config(256, WhenFull::Wait), Lines::new(instance(), disk));
+    let mut permit = bench.queue.try_reserve(256).expect("room");
     let half = permit.split(128);
-    let (reserved, ()) = tokio::join!(queue.reserve(100), async {
+    let (reserved, ()) = tokio::join!(bench.queue.reserve(100), async {
         tokio::task::yield_now().await;
         drop(half);
     });
     assert_eq!((reserved.len(), permit.len()), (100, 128));
     permit.merge(reserved);
-    assert_eq!(permit.len(), 228);
-    queue.push(&mut permit, (1..=228).map(event));
-    let (reserved, taken) = tokio::join!(queue.reserve(256), async {
-        tokio::task::yield_now().await;
-        queue.take().len()
-    });
-    assert_eq!((reserved.len(), taken), (256, 228));
+    assert_eq!((permit.len(), bench.shared.places_used()), (228, 228));
 }
 
 #[tokio::test]
