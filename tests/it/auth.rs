@@ -57,7 +57,10 @@ fn scram_and_md5_are_relayed() {
         let server = Postgres::with_hba(hba);
         let proxy = Portcullis::start(&Setup::open(server.address()));
         check_accepted(&login(proxy.port(), user, PASSWORD, "disable"), user);
-        check_refused(&login(proxy.port(), user, "wrong", "disable"), "password authentication failed");
+        check_refused(
+            &login(proxy.port(), user, "wrong", "disable"),
+            "password authentication failed",
+        );
         // The server's own code reaches the client and the audit trail.
         let trail = proxy.finish().join("\n");
         assert!(trail.contains("28P01"), "{hba:?}: {trail}");

@@ -30,9 +30,10 @@ fn typed_values_statements_and_transactions() {
     block_on(async {
         let mut client = connect(proxy.port(), "app").await;
         let statement = client
-            .prepare_typed("select id, name, birth_date::text from customers where id = $1", &[
-                Type::INT4,
-            ])
+            .prepare_typed(
+                "select id, name, birth_date::text from customers where id = $1",
+                &[Type::INT4],
+            )
             .await
             .unwrap();
         for id in 1..=20_i32 {

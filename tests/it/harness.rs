@@ -168,9 +168,7 @@ impl Portcullis {
         assert_eq!(status, 200, "/metrics: {text}");
         let values: Vec<f64> = text
             .lines()
-            .filter(|line| {
-                line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
-            })
+            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))
             .map(|line| line.rsplit(' ').next().unwrap().parse().unwrap())
             .collect();
         assert!(!values.is_empty(), "no metric {name} in:\n{text}");

@@ -60,8 +60,10 @@ impl Postgres {
         run(Command::new("cp").arg("-a").arg(&template).arg(&data));
         give_to_account(folder.path());
         // The superuser stays trusted: the tests look behind the proxy's back with it.
-        let hba_text =
-            format!("host all {SUPERUSER} 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 {}\n", hba.word());
+        let hba_text = format!(
+            "host all {SUPERUSER} 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 {}\n",
+            hba.word()
+        );
         fs::write(data.join("pg_hba.conf"), hba_text).unwrap();
         let mut server = Self { child: None, folder, port: free_port() };
         server.launch();
@@ -75,11 +77,6 @@ impl Postgres {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
-    }
-
-    /// Process id of the postmaster.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
     }
 
     /// Runs SQL as superuser, past the proxy; fails the test on an error.
@@ -265,7 +262,12 @@ struct TemplateServer {
 fn spawn_postgres_keeping(folder: &Path, port: u16) -> TemplateServer {
     let child = spawn_postgres(folder, port);
     wait_until("template server", START_TIMEOUT, || {
-        psql(port, SUPERUSER, "postgres").args(["-c", "select 1"]).output().unwrap().status.success()
+        psql(port, SUPERUSER, "postgres")
+            .args(["-c", "select 1"])
+            .output()
+            .unwrap()
+            .status
+            .success()
     });
     TemplateServer { child, port }
 }

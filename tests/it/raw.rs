@@ -95,20 +95,23 @@ impl Raw {
 
     /// Sends one statement over the extended protocol, text parameters, binary or text results.
     pub(crate) fn extended(&mut self, sql: &str, parameters: &[&str], binary: bool) -> Reply {
-        let mut bytes = parse("", sql);
-        bytes.extend(bind("", "", parameters, binary));
-        bytes.extend(describe_portal(""));
-        bytes.extend(execute("", 0));
-        bytes.extend(sync());
-        self.send_bytes(&bytes);
+        self.send_bytes(&extended(sql, parameters, binary));
         self.reply()
     }
 
     /// Reads up to and including ReadyForQuery, or to the end of the connection.
     pub(crate) fn reply(&mut self) -> Reply {
+        self.reply_answering_copy(&[])
+    }
+
+    /// The same; sends these bytes when the server asks for COPY data.
+    pub(crate) fn reply_answering_copy(&mut self, answer: &[u8]) -> Reply {
         let mut reply = Reply::default();
         while let Some(message) = self.read() {
             reply.take(&message);
+            if message.tag == b'G' {
+                self.send_bytes(answer);
+            }
             if message.tag == b'Z' {
                 break;
             }
@@ -234,6 +237,12 @@ pub(crate) fn execute(portal: &str, rows_max: u32) -> Vec<u8> {
     let mut body = nul_terminated(&[portal]);
     body.extend(rows_max.to_be_bytes());
     frame(b'E', &body)
+}
+
+/// One statement over the extended protocol, from Parse to Sync.
+pub(crate) fn extended(sql: &str, parameters: &[&str], binary: bool) -> Vec<u8> {
+    let bind = bind("", "", parameters, binary);
+    [parse("", sql), bind, describe_portal(""), execute("", 0), sync()].concat()
 }
 
 pub(crate) fn sync() -> Vec<u8> {

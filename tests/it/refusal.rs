@@ -70,7 +70,11 @@ fn refusal_in_a_transaction_fails_the_servers_transaction() {
     assert_eq!(raw.query(insert).code(), "");
     let reply = raw.query(&refused());
     assert_eq!((reply.code(), reply.status), ("42501", b'E'));
-    assert_eq!(raw.query("select 1").code(), "25P02", "the server itself is in a failed transaction");
+    assert_eq!(
+        raw.query("select 1").code(),
+        "25P02",
+        "the server itself is in a failed transaction"
+    );
     // COMMIT of a failed transaction is a ROLLBACK.
     let commit = raw.query("commit");
     assert_eq!((commit.tags.join(","), commit.status), ("ROLLBACK".into(), b'I'));
@@ -121,7 +125,8 @@ fn refused_alone_in_the_extended_protocol_sends_nothing() {
 fn several_statements_in_one_text_are_refused_as_one() {
     let scene = Scene::new();
     let mut raw = scene.login();
-    let text = format!("insert into orders values (7003, 'acme', 1, 1, 'open', now()); {}", refused());
+    let text =
+        format!("insert into orders values (7003, 'acme', 1, 1, 'open', now()); {}", refused());
     assert_eq!(raw.query(&text).code(), "42501");
     assert_eq!(raw.query("select count(*) from orders where id = 7003").value(), "0");
     scene.assert_unseen();
@@ -151,12 +156,17 @@ fn what_is_not_understood_is_not_forwarded() {
 fn syntax_errors_point_at_the_place_as_the_server_does() {
     let scene = Scene::new();
     let direct_address = scene._server.address();
-    for text in ["select 1 frm orders x y", "selekt 1", "insert into", "select 'äöü' frm x y z"] {
+    for text in ["select 1 frm orders x y", "selekt 1", "insert into", "select 'äöü' frm x y z"]
+    {
         let ours = Raw::login(scene.proxy.address(), "app").query(text);
         let theirs = Raw::login(direct_address, "app").query(text);
         for letter in [b'C', b'M', b'P'] {
             let field = char::from(letter);
-            assert_eq!(ours.errors[0].get(letter), theirs.errors[0].get(letter), "{field} of {text}");
+            assert_eq!(
+                ours.errors[0].get(letter),
+                theirs.errors[0].get(letter),
+                "{field} of {text}"
+            );
         }
     }
 }

@@ -17,7 +17,8 @@ fn scene() -> (Postgres, Portcullis) {
 fn run_psql(port: u16, command: &str) -> (String, String) {
     let Output { stdout, stderr, .. } =
         psql(port, "app", "demo").args(["-c", command]).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&port.to_string(), "PORT");
+    let text =
+        |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&port.to_string(), "PORT");
     (text(stdout), text(stderr))
 }
 
@@ -217,7 +218,9 @@ fn large_values_pass_both_ways_without_being_kept() {
 #[test]
 fn a_server_error_leaves_the_session_usable() {
     let (server, proxy) = scene();
-    for sql in ["select 1/0", "select 'x'::int", "insert into orders values (1)", "abort; select 1/0"] {
+    for sql in
+        ["select 1/0", "select 'x'::int", "insert into orders values (1)", "abort; select 1/0"]
+    {
         let mut ours = Raw::login(proxy.address(), "app");
         let reply = ours.query(sql);
         let theirs = Raw::login(server.address(), "app").query(sql);
@@ -230,8 +233,7 @@ fn a_server_error_leaves_the_session_usable() {
 #[test]
 fn a_hundred_clients_at_once() {
     let (_server, proxy) = scene();
-    let mut clients: Vec<Raw> =
-        (0..100).map(|_| Raw::login(proxy.address(), "app")).collect();
+    let mut clients: Vec<Raw> = (0..100).map(|_| Raw::login(proxy.address(), "app")).collect();
     for client in &mut clients {
         client.send_bytes(&query("select pg_backend_pid()"));
     }
