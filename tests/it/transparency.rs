@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Portcullis, SOON, Setup};
+use crate::harness::{Portcullis, SOON, Setup, wait_until};
 use crate::pg::{Postgres, expect_success, pgbench, psql};
 use crate::raw::{self, Raw, bind, describe_portal, execute, frame, parse, query, sync};
 
@@ -167,13 +167,19 @@ fn copy_in_takes_large_data_failures_and_early_syncs() {
 
 #[test]
 fn a_cancel_request_stops_its_own_statement_only() {
-    let (_server, proxy) = scene();
+    let (server, proxy) = scene();
     let mut sleeper = Raw::login(proxy.address(), "app");
     let mut other = Raw::login(proxy.address(), "app");
     assert_ne!(sleeper.key, other.key);
     let began = Instant::now();
     sleeper.send_bytes(&query("select pg_sleep(30)"));
     other.send_bytes(&query("select pg_sleep(3)"));
+    // A cancel that comes before its statement does nothing, directly as well.
+    wait_until("both statements run", SOON, || {
+        let running = "select count(*) from pg_stat_activity \
+                       where usename = 'app' and state = 'active'";
+        server.admin(running).trim() == "2"
+    });
     // A guessed secret and a foreign process id do nothing.
     raw::cancel(proxy.address(), (sleeper.key.0, sleeper.key.1 ^ 1));
     raw::cancel(proxy.address(), (other.key.0, sleeper.key.1));
@@ -241,7 +247,7 @@ fn a_hundred_clients_at_once() {
         clients.iter_mut().map(|client| client.reply().value()).collect();
     assert_eq!(pids.len(), 100, "every client has a server connection of its own");
     drop(clients);
-    crate::harness::wait_until("all connections are closed", SOON, || {
+    wait_until("all connections are closed", SOON, || {
         proxy.metric("portcullis_client_connections") < 0.5
     });
 }
