@@ -214,9 +214,8 @@ CREATE TEMP TABLE trail (line json);
 SELECT to_char(to_timestamp(min((line->>'time')::bigint) / 1000.0), 'HH24:MI:SS') AS "time",
        line->'actor'->'user'->>'name' AS "user",
        count(*) AS "times",
-       CASE line->>'action_id' WHEN '1' THEN 'allowed' WHEN '2' THEN 'denied'
-            WHEN '3' THEN 'observed' WHEN '4' THEN 'modified' ELSE '-' END AS "decision",
-       coalesce(line->'policy'->>'name', line->'policy'->>'uid', '-') AS "rule",
+       line->'unmapped'->'portcullis'->>'decision' AS "decision",
+       coalesce(line->'policy'->>'name', '-') AS "rule",
        left(regexp_replace(line->'query_info'->>'query_string', '\s+', ' ', 'g'), 48) AS "statement"
 FROM trail
 WHERE line->>'class_uid' = '6005' AND line->'query_info' IS NOT NULL
@@ -229,7 +228,7 @@ SQL
 # The last statement of the last user ends its session; the event of that is the last to come.
 audit_is_complete() {
   local sessions
-  sessions=$(grep -c '"activity_name":"Disconnect"\|"type_uid":600599' "$work/audit.jsonl" || true)
+  sessions=$(grep -c '"activity_name":"Disconnect"' "$work/audit.jsonl" || true)
   ((sessions >= 3 * number))
 }
 

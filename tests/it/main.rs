@@ -33,4 +33,6 @@ mod refusal;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod side_doors;
+#[cfg(test)]
 mod transparency;
