@@ -132,7 +132,9 @@ impl Config {
                     .with_help("name the configuration with `--config FILE`"),
             ]
         })?;
-        Self::parse(&name, &text, path.parent().unwrap_or(Path::new(".")))
+        // The parent of a bare file name is the empty path, which names no directory.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        Self::parse(&name, &text, folder.unwrap_or(Path::new(".")))
     }
 
     /// Checks a text; relative paths in it start at `base`. The second value holds warnings.

@@ -176,3 +176,6 @@ impl Parsed {
         Ok(None)
     }
 }
+
+impl Predicates { /// stub
+ pub fn compile<'a>(_f: impl Iterator<Item=(crate::name::RuleId,&'a str)>) -> Result<Self, Vec<(crate::name::RuleId, usize, String)>> { Ok(Self{}) } }
