@@ -177,5 +177,11 @@ impl Parsed {
     }
 }
 
-impl Predicates { /// stub
- pub fn compile<'a>(_f: impl Iterator<Item=(crate::name::RuleId,&'a str)>) -> Result<Self, Vec<(crate::name::RuleId, usize, String)>> { Ok(Self{}) } }
+impl Predicates {
+    /// stub
+    pub fn compile<'a>(
+        _f: impl Iterator<Item = (crate::name::RuleId, &'a str)>,
+    ) -> Result<Self, Vec<(crate::name::RuleId, usize, String)>> {
+        Ok(Self {})
+    }
+}
