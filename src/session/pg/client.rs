@@ -174,6 +174,8 @@ impl Ready {
         }
         let mut flight = Self::in_flight(call, plan, false);
         flight.prepares = prepares;
+        // A Query ends a batch as Sync does.
+        self.batch_open = false;
         self.pending.push(Expect::Query(flight));
         Ok(Handled::Yes)
     }
@@ -189,6 +191,7 @@ impl Ready {
         }
         call.out.to_server.encode(|out| message::query(out, POISON));
         self.names.query_started();
+        self.batch_open = false;
         self.pending.push(Expect::Poison { reply, simple: true, failed: false });
     }
 
