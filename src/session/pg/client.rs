@@ -328,6 +328,9 @@ impl Ready {
         let body = input.get(HEAD_BYTES..head.len).unwrap_or_default();
         let name = message::execute_portal(body)?;
         let Some(portal) = self.names.portal(name) else {
+            if name.is_empty() {
+                return Ok(self.refuse_unread(call, &unknown_portal(), head, input));
+            }
             // A cursor of SQL DECLARE shares its name with portals: judged as FETCH.
             let text = fetch_text(name);
             let Some(plan) = self.plan(call.turn, &text, call.out) else {
@@ -572,6 +575,11 @@ fn unknown_statement(name: &[u8]) -> Refusal {
         format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name))
     };
     Refusal { code: "26000", message, hint: None, position: None, rule: None }
+}
+
+fn unknown_portal() -> Refusal {
+    let message = "portal \"\" does not exist".to_owned();
+    Refusal { code: "34000", message, hint: None, position: None, rule: None }
 }
 
 /// `FETCH ALL FROM "name"`, for judging an Execute of a cursor.
