@@ -420,8 +420,9 @@ impl Ready {
 
     fn copy_end(&mut self, call: &mut Call<'_>, head: Head, input: &mut BytesMut) {
         call.out.to_server.take_from(input, head.len);
-        self.copy_in = false;
-        if !self.pending.is_empty() {
+        // The mark is for a COPY the server has not begun yet.
+        let begun = std::mem::replace(&mut self.copy_in, false);
+        if !begun && !self.pending.is_empty() {
             self.pending.push(Expect::CopyEnd);
         }
     }
