@@ -238,9 +238,10 @@ impl Ready {
         });
         forward_parse(&name, &prepared, call.out);
         input.advance(head.len);
+        let plan = Arc::clone(&prepared.plan);
         let prior = self.names.set_statement(&name, Some(prepared));
         self.batch_open = true;
-        self.pending.push(Expect::Parse { name, prior });
+        self.pending.push(Expect::Parse { name, prior, plan });
         Ok(Handled::Yes)
     }
 
@@ -280,10 +281,11 @@ impl Ready {
             return Ok(self.refuse_unread(call, &refusal, head, input));
         }
         self.pass(head, input, call.out);
+        let plan = Arc::clone(&prepared.plan);
         let bound = Portal { statement: prepared, started: false };
         let prior = self.names.set_portal(&portal, Some(bound));
         self.batch_open = true;
-        self.pending.push(Expect::Bind { name: portal, prior });
+        self.pending.push(Expect::Bind { name: portal, prior, plan });
         Ok(Handled::Yes)
     }
 

@@ -20,6 +20,8 @@ pub(super) enum Expect {
         name: Bytes,
         /// What the name stood for before.
         prior: Option<Arc<Prepared>>,
+        /// The plan of what is parsed.
+        plan: Arc<Plan>,
     },
     /// BindComplete.
     Bind {
@@ -27,6 +29,8 @@ pub(super) enum Expect {
         name: Bytes,
         /// What the name stood for before.
         prior: Option<Portal>,
+        /// The plan of what is bound.
+        plan: Arc<Plan>,
     },
     /// (ParameterDescription) RowDescription or NoData. Holds the plan for scrubbing an error.
     Describe(Option<Arc<Plan>>),
@@ -66,6 +70,25 @@ pub(super) enum Expect {
     Swallow,
     /// Everything up to ReadyForQuery of a query the session put in itself; swallowed.
     Injected(Box<Injected>),
+}
+
+impl Expect {
+    /// The plan of the statement the server is working on for this reply.
+    pub(super) fn plan(&self) -> Option<&Arc<Plan>> {
+        match self {
+            Self::Query(flight) | Self::Execute(flight) => Some(&flight.plan),
+            Self::Parse { plan, .. } | Self::Bind { plan, .. } => Some(plan),
+            Self::Describe(plan) => plan.as_ref(),
+            Self::CloseStatement { .. }
+            | Self::ClosePortal { .. }
+            | Self::Sync
+            | Self::CopyEnd
+            | Self::Poison { .. }
+            | Self::Local(_)
+            | Self::Swallow
+            | Self::Injected(_) => None,
+        }
+    }
 }
 
 /// A statement that was forwarded and has not completed.

@@ -285,10 +285,13 @@ impl Ready {
     fn notice(&mut self, body: &[u8]) -> Fate {
         match self.pending.head() {
             Some(Expect::Injected(_) | Expect::Swallow) => Fate::Drop,
-            Some(Expect::Query(flight) | Expect::Execute(flight)) if flight.plan.scrub => {
-                scrub::notice(body).map_or(Fate::Drop, Fate::Replace)
+            head => {
+                let plan = head.and_then(|expect| expect.plan().map(Arc::clone));
+                if self.scrubs(plan.as_deref()) {
+                    return scrub::notice(body).map_or(Fate::Drop, Fate::Replace);
+                }
+                Fate::Pass
             }
-            _ => Fate::Pass,
         }
     }
 
@@ -297,7 +300,8 @@ impl Ready {
         self.batch_failed = true;
         self.copy_in = false;
         self.fatal_seen |= scrub::ends_session(body);
-        let (plan, extended) = match self.pending.head() {
+        let plan = self.pending.head().and_then(|expect| expect.plan().map(Arc::clone));
+        let extended = match self.pending.head() {
             Some(Expect::Injected(injected)) => {
                 injected.failed();
                 return Ok(Fate::Drop);
@@ -313,31 +317,25 @@ impl Ready {
             }
             Some(Expect::Query(flight)) => {
                 flight.error = Some(code);
-                (Some(Arc::clone(&flight.plan)), false)
+                false
             }
             Some(Expect::Execute(flight)) => {
                 flight.error = Some(code);
-                (Some(Arc::clone(&flight.plan)), true)
-            }
-            Some(Expect::Parse { name, .. }) => {
-                let plan = self.names.statement(&name.clone()).map(|p| Arc::clone(&p.plan));
-                (plan, true)
-            }
-            Some(Expect::Describe(plan)) => (plan.clone(), true),
-            Some(Expect::Bind { name, .. }) => {
-                let name = name.clone();
-                (self.names.portal(&name).map(|p| Arc::clone(&p.statement.plan)), true)
+                true
             }
             Some(
-                Expect::CloseStatement { .. }
+                Expect::Parse { .. }
+                | Expect::Describe(_)
+                | Expect::Bind { .. }
+                | Expect::CloseStatement { .. }
                 | Expect::ClosePortal { .. }
                 | Expect::Swallow
                 | Expect::Sync
                 | Expect::CopyEnd
                 | Expect::Local(_),
-            ) => (None, true),
+            ) => true,
             // Out of turn: the server ends the session (shutdown, timeout).
-            None => (None, false),
+            None => false,
         };
         if extended {
             self.skip_batch(call, code);
@@ -346,12 +344,16 @@ impl Ready {
     }
 
     fn scrubbed(&self, plan: Option<&Plan>, body: &[u8]) -> Fate {
-        let scrub = match plan {
+        if self.scrubs(plan) { Fate::Replace(scrub::error(plan, body)) } else { Fate::Pass }
+    }
+
+    fn scrubs(&self, plan: Option<&Plan>) -> bool {
+        match plan {
             Some(plan) => plan.scrub,
-            // Something of ours, or out of turn: for a governed session nothing is told.
+            // Something of ours, at the end of a transaction, or out of turn: for a governed
+            // session nothing is told.
             None => self.scope.class().governed,
-        };
-        if scrub { Fate::Replace(scrub::error(plan, body)) } else { Fate::Pass }
+        }
     }
 
     /// After an error in the extended protocol the server skips to the next Sync: so do we, and
@@ -364,10 +366,10 @@ impl Ready {
                     flight.error.get_or_insert(code);
                     Self::completed(call, &flight);
                 }
-                Expect::Parse { name, prior } | Expect::CloseStatement { name, prior } => {
+                Expect::Parse { name, prior, .. } | Expect::CloseStatement { name, prior } => {
                     self.names.set_statement(&name, prior);
                 }
-                Expect::Bind { name, prior } | Expect::ClosePortal { name, prior } => {
+                Expect::Bind { name, prior, .. } | Expect::ClosePortal { name, prior } => {
                     self.names.set_portal(&name, prior);
                 }
                 // A refusal the client never gets: the batch had already failed.
