@@ -38,6 +38,7 @@ impl Ready {
                 break;
             }
             let Some(head) = frame::peek(input)? else { break };
+            self.follow_path();
             if self.message(call, head, input)? == Handled::Wait {
                 break;
             }
@@ -241,7 +242,7 @@ impl Ready {
         let plan = Arc::clone(&prepared.plan);
         let prior = self.names.set_statement(&name, Some(prepared));
         self.batch_open = true;
-        self.pending.push(Expect::Parse { name, prior, plan });
+        self.pending.push(Expect::Parse { name, prior, plan, own: false });
         Ok(Handled::Yes)
     }
 

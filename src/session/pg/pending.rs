@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::catalog_load::Injected;
 use super::statements::{Portal, Prepared};
+use crate::analysis::sql::SessionEffect;
 use crate::session::gate::Plan;
 
 /// One reply that is waited for.
@@ -22,6 +23,8 @@ pub(super) enum Expect {
         prior: Option<Arc<Prepared>>,
         /// The plan of what is parsed.
         plan: Arc<Plan>,
+        /// Put in by the session itself: the client does not hear of its success.
+        own: bool,
     },
     /// BindComplete.
     Bind {
@@ -66,7 +69,7 @@ pub(super) enum Expect {
     },
     /// Nothing from the server: these bytes are due for the client now.
     Local(Bytes),
-    /// ParseComplete or CloseComplete of a message the session put in itself; swallowed.
+    /// CloseComplete of a message the session put in itself; swallowed.
     Swallow,
     /// Everything up to ReadyForQuery of a query the session put in itself; swallowed.
     Injected(Box<Injected>),
@@ -88,6 +91,36 @@ impl Expect {
             | Self::Swallow
             | Self::Injected(_) => None,
         }
+    }
+
+    fn moves_path(&self) -> bool {
+        let flight = match self {
+            Self::Query(flight) | Self::Execute(flight) => flight,
+            Self::Parse { .. }
+            | Self::Bind { .. }
+            | Self::Describe(_)
+            | Self::CloseStatement { .. }
+            | Self::ClosePortal { .. }
+            | Self::Sync
+            | Self::CopyEnd
+            | Self::Poison { .. }
+            | Self::Local(_)
+            | Self::Swallow
+            | Self::Injected(_) => return false,
+        };
+        flight.plan.effects.iter().any(|effect| match effect {
+            SessionEffect::SetSearchPath { .. }
+            | SessionEffect::SearchPathUncertain
+            | SessionEffect::RollbackTo
+            | SessionEffect::DiscardAll => true,
+            SessionEffect::None
+            | SessionEffect::Begin
+            | SessionEffect::EndTransaction
+            | SessionEffect::Prepare { .. }
+            | SessionEffect::Execute { .. }
+            | SessionEffect::Deallocate { .. }
+            | SessionEffect::Ddl => false,
+        })
     }
 }
 
@@ -122,6 +155,8 @@ pub(super) struct InFlight {
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     queue: VecDeque<Expect>,
+    /// How many of the statements among them may move the search path.
+    path_moves: usize,
 }
 
 impl Pending {
@@ -134,6 +169,7 @@ impl Pending {
     }
 
     pub(super) fn push(&mut self, expect: Expect) {
+        self.path_moves += usize::from(expect.moves_path());
         self.queue.push_back(expect);
     }
 
@@ -142,7 +178,58 @@ impl Pending {
     }
 
     pub(super) fn pop(&mut self) -> Option<Expect> {
-        self.queue.pop_front()
+        let expect = self.queue.pop_front()?;
+        self.path_moves -= usize::from(expect.moves_path());
+        Some(expect)
+    }
+
+    /// A statement in flight may move the search path: what a later one means is not known yet.
+    pub(super) fn moves_path(&self) -> bool {
+        self.path_moves > 0
+    }
+
+    /// Something in flight may end the transaction, which is implicit or not.
+    pub(super) fn ends_transaction(&self, implicit: bool) -> bool {
+        self.queue.iter().any(|expect| match expect {
+            Expect::Query(flight) | Expect::Execute(flight) => {
+                let ends = |effect: &SessionEffect| *effect == SessionEffect::EndTransaction;
+                (implicit && !flight.extended) || flight.plan.effects.iter().any(ends)
+            }
+            Expect::Sync | Expect::Poison { .. } => implicit,
+            Expect::Parse { .. }
+            | Expect::Bind { .. }
+            | Expect::Describe(_)
+            | Expect::CloseStatement { .. }
+            | Expect::ClosePortal { .. }
+            | Expect::CopyEnd
+            | Expect::Local(_)
+            | Expect::Swallow
+            | Expect::Injected(_) => false,
+        })
+    }
+
+    /// What SQL PREPARE statements in flight will have prepared under this name.
+    pub(super) fn prepared(&self, name: &str) -> impl Iterator<Item = &Arc<Prepared>> {
+        self.queue.iter().filter_map(move |expect| match expect {
+            Expect::Query(flight) | Expect::Execute(flight) => {
+                let prepared = flight.prepares.as_ref()?;
+                let names_it = |effect: &SessionEffect| {
+                    matches!(effect, SessionEffect::Prepare { name: prepared } if prepared == name)
+                };
+                flight.plan.effects.iter().any(names_it).then_some(prepared)
+            }
+            Expect::Parse { .. }
+            | Expect::Bind { .. }
+            | Expect::Describe(_)
+            | Expect::CloseStatement { .. }
+            | Expect::ClosePortal { .. }
+            | Expect::Sync
+            | Expect::CopyEnd
+            | Expect::Poison { .. }
+            | Expect::Local(_)
+            | Expect::Swallow
+            | Expect::Injected(_) => None,
+        })
     }
 
     /// Takes everything up to the next Sync (which stays), last first: what the server skips
@@ -153,6 +240,7 @@ impl Pending {
         let end = sync.unwrap_or(self.queue.len());
         let mut skipped: Vec<Expect> = self.queue.drain(..end).collect();
         skipped.reverse();
+        self.path_moves -= skipped.iter().filter(|expect| expect.moves_path()).count();
         (skipped, sync.is_some())
     }
 

@@ -185,6 +185,13 @@ impl Ready {
         self.names.query_started();
     }
 
+    /// Before a message of the client is read: whether names mean what they meant.
+    pub(super) fn follow_path(&mut self) {
+        let implicit = self.status == b'I';
+        let settles = self.scope.path_is_unsettled() && self.pending.ends_transaction(implicit);
+        self.scope.doubt_path(settles || self.pending.moves_path());
+    }
+
     pub(super) fn wants_client(&self) -> bool {
         self.injected == 0 && !self.closing && self.pending.len() < self.config.pending_replies_max
     }

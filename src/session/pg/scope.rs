@@ -21,6 +21,10 @@ pub(super) struct ScopeTracker {
     key: ScopeKey,
     /// Something the key depends on changed.
     stale: bool,
+    /// Something in flight may move the search path.
+    path_in_doubt: bool,
+    /// The key was computed with the path in doubt.
+    doubted: bool,
 }
 
 impl ScopeTracker {
@@ -29,7 +33,17 @@ impl ScopeTracker {
         let path = PathTracker::default();
         let key = ScopeKey::new(turn, &class, &login.database, path.current());
         let generation = turn.rules.generation;
-        Self { login, class, generation, catalog: None, path, key, stale: true }
+        Self {
+            login,
+            class,
+            generation,
+            catalog: None,
+            path,
+            key,
+            stale: true,
+            path_in_doubt: false,
+            doubted: false,
+        }
     }
 
     pub(super) fn class(&self) -> &IdentityClass {
@@ -60,18 +74,35 @@ impl ScopeTracker {
                 self.stale = true;
             }
         }
+        let doubted = self.path_in_doubt && self.class.concerned;
+        if std::mem::replace(&mut self.doubted, doubted) != doubted {
+            self.stale = true;
+        }
         if std::mem::take(&mut self.stale) {
-            let database = &self.login.database;
-            self.key = ScopeKey::new(turn, &self.class, database, self.path.current());
+            self.key = ScopeKey::new(turn, &self.class, &self.login.database, self.path());
         }
         self.scope()
+    }
+
+    /// Whether what is in flight may move the search path before the next text is read.
+    pub(super) fn doubt_path(&mut self, in_doubt: bool) {
+        self.path_in_doubt = in_doubt;
+    }
+
+    /// SETs of the search path depend on how the transaction ends.
+    pub(super) fn path_is_unsettled(&self) -> bool {
+        self.path.before.is_some()
+    }
+
+    fn path(&self) -> &SearchPath {
+        if self.doubted { &SearchPath::Uncertain } else { self.path.current() }
     }
 
     fn scope(&self) -> Scope<'_> {
         Scope {
             class: &self.class,
             database: &self.login.database,
-            path: self.path.current(),
+            path: self.path(),
             key: self.key,
         }
     }
