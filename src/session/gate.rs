@@ -246,7 +246,9 @@ fn make_plan(turn: Turn<'_>, scope: &Scope<'_>, text: &[u8]) -> Plan {
             Decision::Allow(_) => draft.refuse(not_understood(&Why::NotUtf8)),
         };
     };
-    let catalog = turn.analyzer.catalog(scope.database);
+    // Whom no rule concerns may use names that are ambiguous to us: the path was never asked for.
+    let concerned = scope.class.concerned;
+    let catalog = concerned.then(|| turn.analyzer.catalog(scope.database)).flatten();
     let parsed = sql::analyze(text, catalog.as_deref(), scope.path, &turn.analyzer.limits);
     let draft = Draft::new(text.as_bytes(), sql::normalize(text), &parsed.facts);
     let plan = judge(turn, scope, (text, &parsed), catalog.as_deref(), draft);

@@ -88,6 +88,11 @@ pub(crate) fn encode(words: &[Word]) -> Vec<u8> {
         "Head" => return head(text(0), fields[1].number()),
         // Client.
         "Query" => body.text(text(0)).tag(b'Q'),
+        "CatalogQuery" => {
+            body.raw(b"BEGIN TRANSACTION READ ONLY; SET LOCAL search_path = pg_catalog, pg_temp; ");
+            body.raw(portcullis::analysis::Catalog::QUERY.as_bytes());
+            body.text(b"; COMMIT").tag(b'Q')
+        }
         "Parse" => {
             body.text(text(0)).text(text(1)).count(fields.len() - 2);
             fields[2..].iter().for_each(|oid| body.u32(oid.number()));
