@@ -16,6 +16,8 @@ pub(super) enum Purpose {
     SearchPath,
     /// The catalog of the database.
     Catalog,
+    /// Nothing: ends a transaction in which reading the catalog failed.
+    Rollback,
 }
 
 /// An injected query in flight.
@@ -43,6 +45,7 @@ impl Injected {
                 "BEGIN TRANSACTION READ ONLY; SET LOCAL search_path = pg_catalog, pg_temp; {}; COMMIT",
                 Catalog::QUERY
             ),
+            Purpose::Rollback => "ROLLBACK".to_owned(),
         }
     }
 
@@ -69,6 +72,7 @@ impl Injected {
             return;
         }
         match self.purpose {
+            Purpose::Rollback => {}
             Purpose::SearchPath => {
                 let name = |row: Vec<Option<Vec<u8>>>| {
                     let text = String::from_utf8(row.into_iter().next()??).ok()?;

@@ -6,6 +6,10 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::pending::Expect;
 use super::ready::{Ready, Remaining, Skip};
+use super::refusals::{
+    not_served, rules_changed, statement_too_long, too_many_statements, unknown_portal,
+    unknown_statement,
+};
 use super::statements::{Portal, Prepared};
 use super::{Call, State};
 use crate::session::gate::{self, Plan, Refusal};
@@ -205,7 +209,7 @@ impl Ready {
             text: Bytes::copy_from_slice(text),
             parameter_types: Bytes::new(),
             plan: Arc::clone(plan),
-            key: self.scope.current(turn).key,
+            key: Some(self.scope.current(turn).key),
             by_text: true,
         }))
     }
@@ -221,9 +225,7 @@ impl Ready {
         let body = input.get(HEAD_BYTES..head.len).unwrap_or_default();
         let ParseBody { name, text, parameter_types } = ParseBody::read(body)?;
         let Some(plan) = self.plan(call.turn, text, call.out) else { return Ok(Handled::Wait) };
-        let new_name = !name.is_empty() && self.names.statement(name).is_none();
-        let full = new_name && self.names.statement_count() >= self.config.prepared_statements_max;
-        let verdict = if full { Err(too_many_statements()) } else { self.vet(call.turn, &plan) };
+        let verdict = self.vet(call.turn, &plan).and_then(|()| self.vet_prepare(name));
         if let Err(refusal) = verdict {
             self.refuse_extended(call, &plan, &refusal);
             input.advance(head.len);
@@ -233,7 +235,7 @@ impl Ready {
         let prepared = Arc::new(Prepared {
             text: Bytes::copy_from_slice(text),
             parameter_types: Bytes::copy_from_slice(parameter_types),
-            key: self.scope.current(call.turn).key,
+            key: Some(self.scope.current(call.turn).key),
             plan,
             by_text: false,
         });
@@ -344,8 +346,9 @@ impl Ready {
         let started = std::mem::replace(&mut portal.started, true);
         let statement = Arc::clone(&portal.statement);
         let scope = self.scope.current(call.turn);
-        if statement.key != scope.key {
-            let plan = gate::plan(call.turn, &scope, &statement.text);
+        let mut plan = Arc::clone(&statement.plan);
+        if statement.key != Some(scope.key) {
+            plan = gate::plan(call.turn, &scope, &statement.text);
             if plan.outgoing(&statement.text) != statement.plan.outgoing(&statement.text) {
                 let refusal = rules_changed();
                 self.refuse_extended(call, &plan, &refusal);
@@ -353,7 +356,6 @@ impl Ready {
                 return Ok(Handled::Yes);
             }
         }
-        let plan = Arc::clone(&statement.plan);
         let prepares = self.text_statement(call.turn, &statement.text, &plan);
         self.execute_plan(call, (plan, prepares), !started, (head, input))
     }
@@ -435,7 +437,7 @@ impl Ready {
         let Some(prepared) = self.names.statement(name).map(Arc::clone) else {
             return Refreshed::Unknown;
         };
-        if prepared.key == self.scope.current(call.turn).key {
+        if prepared.key == Some(self.scope.current(call.turn).key) {
             return Refreshed::Current(prepared);
         }
         let Some(plan) = self.plan(call.turn, &prepared.text, call.out) else {
@@ -444,27 +446,31 @@ impl Ready {
         if let Err(refusal) = self.vet(call.turn, &plan) {
             return Refreshed::Refused(plan, refusal);
         }
-        let same = plan.outgoing(&prepared.text) == prepared.plan.outgoing(&prepared.text);
+        let same = prepared.key.is_some()
+            && plan.outgoing(&prepared.text) == prepared.plan.outgoing(&prepared.text);
         if !same && prepared.by_text {
             return Refreshed::Refused(plan, rules_changed());
         }
         let renewed = Arc::new(Prepared {
             text: prepared.text.clone(),
             parameter_types: prepared.parameter_types.clone(),
-            key: self.scope.current(call.turn).key,
+            key: Some(self.scope.current(call.turn).key),
             plan,
             by_text: prepared.by_text,
         });
+        self.names.set_statement(name, Some(Arc::clone(&renewed)));
         if !same {
             if !name.is_empty() {
                 call.out.to_server.encode(|out| message::close_statement(out, name));
                 self.pending.push(Expect::Swallow);
             }
             forward_parse(name, &renewed, call.out);
-            self.pending.push(Expect::Swallow);
+            // Skipped or failed, it has to be sent again: the server may hold the old text or none.
+            let (name, prior) = (name.clone(), Some(prepared.lost()));
+            let plan = Arc::clone(&renewed.plan);
+            self.pending.push(Expect::Parse { name, prior, plan, own: true });
             self.batch_open = true;
         }
-        self.names.set_statement(name, Some(Arc::clone(&renewed)));
         Refreshed::Current(renewed)
     }
 
@@ -512,13 +518,7 @@ impl Ready {
         input: &mut BytesMut,
     ) -> Result<Handled, WireError> {
         debug_assert!(matches!(kind, Frontend::Query | Frontend::Parse));
-        let refusal = Refusal {
-            code: "54000",
-            message: "statement is longer than this proxy analyses".to_owned(),
-            hint: Some("send the values as parameters, or raise limits.statement_bytes".to_owned()),
-            position: None,
-            rule: None,
-        };
+        let refusal = statement_too_long();
         Ok(self.refuse_unread(call, &refusal, head, input))
     }
 
@@ -552,38 +552,6 @@ fn forward_parse(name: &[u8], prepared: &Prepared, out: &mut Outbox) {
         let types = &prepared.parameter_types;
         out.to_server.encode(|out| message::parse(out, name, text, types));
     }
-}
-
-fn refusal(code: &'static str, message: String, hint: &str) -> Refusal {
-    Refusal { code, message, hint: Some(hint.to_owned()), position: None, rule: None }
-}
-
-fn not_served(what: &str) -> Refusal {
-    refusal("0A000", format!("{what} are not served"), "use SELECT to call the function")
-}
-
-fn rules_changed() -> Refusal {
-    let message = "the rules changed since the statement was prepared".to_owned();
-    refusal("0A000", message, "prepare and bind it again")
-}
-
-fn too_many_statements() -> Refusal {
-    let message = "too many prepared statements or portals in this session".to_owned();
-    refusal("54000", message, "close some, or raise limits.prepared_statements")
-}
-
-fn unknown_statement(name: &[u8]) -> Refusal {
-    let message = if name.is_empty() {
-        "unnamed prepared statement does not exist".to_owned()
-    } else {
-        format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name))
-    };
-    Refusal { code: "26000", message, hint: None, position: None, rule: None }
-}
-
-fn unknown_portal() -> Refusal {
-    let message = "portal \"\" does not exist".to_owned();
-    Refusal { code: "34000", message, hint: None, position: None, rule: None }
 }
 
 /// `FETCH ALL FROM "name"`, for judging an Execute of a cursor.

@@ -26,6 +26,7 @@ mod client;
 mod login;
 mod pending;
 mod ready;
+mod refusals;
 mod scope;
 mod scrub;
 mod server;

@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::catalog_load::{Injected, Purpose};
 use super::pending::{Expect, InFlight, Pending};
+use super::refusals::too_many_statements;
 use super::scope::ScopeTracker;
 use super::statements::Names;
 use super::{Call, PgConfig, encode_refusal};
@@ -182,7 +183,7 @@ impl Ready {
         self.pending.push(Expect::Injected(Box::new(Injected::new(purpose))));
         self.injected += 1;
         // A Query destroys the unnamed statement and portal at the server.
-        self.names.query_started();
+        self.names.query_injected();
     }
 
     /// Before a message of the client is read: whether names mean what they meant.
@@ -268,23 +269,44 @@ impl Ready {
             return Err(refusal);
         }
         for effect in &plan.effects {
-            if let SessionEffect::Execute { name } = effect {
-                self.vet_execute(turn, name)?;
+            match effect {
+                SessionEffect::Execute { name } => self.vet_execute(turn, name)?,
+                SessionEffect::Prepare { name } => self.vet_prepare(name.as_bytes())?,
+                SessionEffect::None
+                | SessionEffect::Begin
+                | SessionEffect::EndTransaction
+                | SessionEffect::RollbackTo
+                | SessionEffect::SetSearchPath { .. }
+                | SessionEffect::SearchPathUncertain
+                | SessionEffect::Deallocate { .. }
+                | SessionEffect::DiscardAll
+                | SessionEffect::Ddl => {}
             }
         }
         Ok(())
     }
 
-    /// EXECUTE runs what PREPARE sent: if the rules would send something else today, refuse.
-    fn vet_execute(&mut self, turn: Turn<'_>, name: &str) -> Result<(), Refusal> {
-        let Some(prepared) = self.names.statement(name.as_bytes()) else { return Ok(()) };
-        let prepared = Arc::clone(prepared);
-        let scope = self.scope.current(turn);
-        if prepared.key == scope.key {
+    /// A statement that is not remembered could not be judged again when it is executed.
+    pub(super) fn vet_prepare(&self, name: &[u8]) -> Result<(), Refusal> {
+        let known = name.is_empty() || self.names.statement(name).is_some();
+        if known || self.names.statement_count() < self.config.prepared_statements_max {
             return Ok(());
         }
-        let plan = gate::plan(turn, &scope, &prepared.text);
-        if plan.outgoing(&prepared.text) == prepared.plan.outgoing(&prepared.text) {
+        Err(too_many_statements())
+    }
+
+    /// EXECUTE runs what PREPARE sent: if the rules would send something else today, refuse.
+    fn vet_execute(&mut self, turn: Turn<'_>, name: &str) -> Result<(), Refusal> {
+        let held = self.names.statement(name.as_bytes()).into_iter();
+        let held: Vec<_> = held.chain(self.pending.prepared(name)).map(Arc::clone).collect();
+        let scope = self.scope.current(turn);
+        let changed = held.iter().any(|prepared| {
+            prepared.key != Some(scope.key) && {
+                let plan = gate::plan(turn, &scope, &prepared.text);
+                plan.outgoing(&prepared.text) != prepared.plan.outgoing(&prepared.text)
+            }
+        });
+        if !changed {
             return Ok(());
         }
         Err(Refusal {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::Call;
+use super::catalog_load::Purpose;
 use super::pending::{Expect, InFlight};
 use super::ready::{Ready, Skip};
 use super::scrub;
@@ -170,7 +171,8 @@ impl Ready {
                 Some(Expect::Injected(_)),
                 Backend::RowDescription | Backend::CommandComplete | Backend::EmptyQueryResponse,
             ) => return Ok(Fate::Drop),
-            (Some(Expect::Swallow), Backend::ParseComplete | Backend::CloseComplete) => {
+            (Some(Expect::Swallow), Backend::CloseComplete)
+            | (Some(Expect::Parse { own: true, .. }), Backend::ParseComplete) => {
                 self.pending.pop();
                 return Ok(Fate::Drop);
             }
@@ -227,8 +229,7 @@ impl Ready {
                 self.transaction_ended(turn, !tag.starts_with(b"ROLLBACK"));
             }
             SessionEffect::Prepare { name } => {
-                let full = self.names.statement_count() >= self.config.prepared_statements_max;
-                if prepared.is_some() && !full {
+                if prepared.is_some() {
                     self.names.set_statement(&Bytes::copy_from_slice(name.as_bytes()), prepared);
                 }
             }
@@ -276,6 +277,10 @@ impl Ready {
             Some(Expect::Injected(injected)) => {
                 self.injected = self.injected.saturating_sub(1);
                 injected.complete(call.turn, &mut self.scope);
+                if status != b'I' {
+                    // It failed inside the transaction of its own text.
+                    self.inject(Purpose::Rollback, call.out);
+                }
                 Ok(Fate::Drop)
             }
             _ => Err(WireError::UnexpectedMessage(head.tag)),

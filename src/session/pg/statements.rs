@@ -21,10 +21,24 @@ pub(super) struct Prepared {
     pub parameter_types: Bytes,
     /// The decision.
     pub plan: Arc<Plan>,
-    /// What the decision depended on.
-    pub key: ScopeKey,
+    /// What the decision depended on; `None` if the server may not hold the statement any more.
+    pub key: Option<ScopeKey>,
     /// Made by SQL PREPARE rather than Parse.
     pub by_text: bool,
+}
+
+impl Prepared {
+    /// The same statement, which the server has to be sent again before it is used.
+    pub(super) fn lost(&self) -> Arc<Self> {
+        let Self { text, parameter_types, plan, key: _, by_text } = self;
+        Arc::new(Self {
+            text: text.clone(),
+            parameter_types: parameter_types.clone(),
+            plan: Arc::clone(plan),
+            key: None,
+            by_text: *by_text,
+        })
+    }
 }
 
 /// A portal: a bound statement.
@@ -97,6 +111,12 @@ impl Names {
     /// A Query destroys the unnamed statement and portal.
     pub(super) fn query_started(&mut self) {
         self.unnamed_statement = None;
+        self.unnamed_portal = None;
+    }
+
+    /// A Query of our own does the same to the server; the client's statement is made up for.
+    pub(super) fn query_injected(&mut self) {
+        self.unnamed_statement = self.unnamed_statement.take().map(|prepared| prepared.lost());
         self.unnamed_portal = None;
     }
 

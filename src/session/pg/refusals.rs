@@ -1,0 +1,40 @@
+//! What the session itself refuses, whatever the rules say.
+
+use crate::session::gate::Refusal;
+
+fn refusal(code: &'static str, message: String, hint: &str) -> Refusal {
+    Refusal { code, message, hint: Some(hint.to_owned()), position: None, rule: None }
+}
+
+pub(super) fn not_served(what: &str) -> Refusal {
+    refusal("0A000", format!("{what} are not served"), "use SELECT to call the function")
+}
+
+pub(super) fn rules_changed() -> Refusal {
+    let message = "the rules changed since the statement was prepared".to_owned();
+    refusal("0A000", message, "prepare and bind it again")
+}
+
+pub(super) fn too_many_statements() -> Refusal {
+    let message = "too many prepared statements or portals in this session".to_owned();
+    refusal("54000", message, "close some, or raise limits.prepared_statements")
+}
+
+pub(super) fn unknown_statement(name: &[u8]) -> Refusal {
+    let message = if name.is_empty() {
+        "unnamed prepared statement does not exist".to_owned()
+    } else {
+        format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name))
+    };
+    Refusal { code: "26000", message, hint: None, position: None, rule: None }
+}
+
+pub(super) fn unknown_portal() -> Refusal {
+    let message = "portal \"\" does not exist".to_owned();
+    Refusal { code: "34000", message, hint: None, position: None, rule: None }
+}
+
+pub(super) fn statement_too_long() -> Refusal {
+    let message = "statement is longer than this proxy analyses".to_owned();
+    refusal("54000", message, "send the values as parameters, or raise limits.statement_bytes")
+}
