@@ -91,3 +91,42 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() { Ok(()) } else { Err(WireError::TrailingBytes) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_failed_read_consumes_nothing() {
+        let mut reader = Reader::new(&[1, 2, 3]);
+        assert_eq!(reader.u32(), Err(WireError::Truncated));
+        assert_eq!(reader.take(4), Err(WireError::Truncated));
+        assert_eq!(reader.take(usize::MAX), Err(WireError::Truncated));
+        assert_eq!(reader.cstr(), Err(WireError::MissingTerminator));
+        assert_eq!(reader.u16(), Ok(0x0102));
+        assert_eq!(reader.finish(), Err(WireError::TrailingBytes));
+        assert_eq!(reader.byte(), Ok(3));
+        assert_eq!(reader.finish(), Ok(()));
+        assert_eq!(reader.byte(), Err(WireError::Truncated));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(
+            text in prop::collection::vec(1_u8.., 0..9), n in any::<u16>(), m in any::<i32>(),
+            rest in prop::collection::vec(any::<u8>(), 0..9),
+        ) {
+            let parts = [&text[..], &[0], &n.to_be_bytes(), &m.to_be_bytes(), &rest];
+            let all = parts.concat();
+            let mut reader = Reader::new(&all);
+            prop_assert_eq!(reader.cstr(), Ok(&text[..]));
+            prop_assert_eq!(reader.u16(), Ok(n));
+            prop_assert_eq!(reader.i32(), Ok(m));
+            prop_assert_eq!(reader.rest(), &rest[..]);
+            prop_assert_eq!(reader.take(rest.len()), Ok(&rest[..]));
+            prop_assert_eq!(reader.finish(), Ok(()));
+        }
+    }
+}

@@ -100,3 +100,62 @@ pub fn sqlstate(body: &[u8]) -> [u8; 5] {
     });
     found.unwrap_or(*b"XX000")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::pg::frame::HEAD_BYTES;
+
+    #[test]
+    fn a_report_holds_its_fields_in_order() {
+        let report = Report {
+            severity: Severity::Error,
+            code: "42501",
+            message: "no\0pe",
+            detail: Some("request s.1"),
+            hint: None,
+            position: Some(7),
+        };
+        let mut out = BytesMut::new();
+        report.encode(&mut out);
+        let fields = fields(&out[HEAD_BYTES..]).unwrap();
+        let expected: [(u8, &[u8]); 6] = [
+            (b'S', b"ERROR"),
+            (b'V', b"ERROR"),
+            (b'C', b"42501"),
+            (b'M', b"nope"),
+            (b'D', b"request s.1"),
+            (b'P', b"7"),
+        ];
+        assert_eq!(fields, expected);
+        assert_eq!(out[0], b'E');
+        let mut notice = BytesMut::new();
+        Report { severity: Severity::Warning, ..report }.encode(&mut notice);
+        assert_eq!(notice[0], b'N');
+    }
+
+    #[test]
+    fn a_sqlstate_is_five_letters_or_unknown() {
+        let cases: [(&[u8], &[u8; 5]); 7] = [
+            (b"SERROR\0C22012\0\0", b"22012"),
+            (b"SERROR\0\0", b"XX000"),
+            (b"C2201\0\0", b"XX000"),
+            (b"C220121\0\0", b"XX000"),
+            (b"C22\n12\0\0", b"XX000"),
+            (b"C22012", b"XX000"),
+            (b"", b"XX000"),
+        ];
+        for (body, code) in cases {
+            assert_eq!(&sqlstate(body), code, "{}", body.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn fields_end_where_the_body_ends() {
+        assert_eq!(fields(b""), Err(WireError::Truncated));
+        assert_eq!(fields(b"Sx"), Err(WireError::MissingTerminator));
+        assert_eq!(fields(b"Sx\0"), Err(WireError::Truncated));
+        assert_eq!(fields(b"Sx\0\0y"), Err(WireError::TrailingBytes));
+        assert_eq!(fields(b"\0"), Ok(vec![]));
+    }
+}

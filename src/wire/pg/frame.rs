@@ -201,3 +201,47 @@ impl Backend {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_looked_at_before_anything_is_held() {
+        let cases = [
+            (4, Ok(Some(Head { tag: b'Q', len: 5 }))),
+            (0x7fff_fffe, Ok(Some(Head { tag: b'Q', len: 0x7fff_ffff }))),
+            (i32::MAX, Ok(Some(Head { tag: b'Q', len: 0x8000_0000 }))),
+            (3, Err(WireError::BadLength(3))),
+            (0, Err(WireError::BadLength(0))),
+            (-1, Err(WireError::BadLength(-1))),
+            (i32::MIN, Err(WireError::BadLength(i32::MIN))),
+        ];
+        for (declared, expected) in cases {
+            let buf = [&b"Q"[..], &declared.to_be_bytes()].concat();
+            assert_eq!(peek(&buf), expected, "{declared}");
+            assert_eq!(peek(&buf[..4]), Ok(None), "a head is five bytes");
+        }
+    }
+
+    #[test]
+    fn letters_belong_to_a_side() {
+        let of =
+            |known: fn(u8) -> bool| -> Vec<u8> { (0..=255).filter(|tag| known(*tag)).collect() };
+        let client = of(|tag| Frontend::from_tag(tag).is_ok());
+        let server = of(|tag| Backend::from_tag(tag).is_ok());
+        assert_eq!(client, b"BCDEFHPQSXcdfp");
+        assert_eq!(server, b"123ACDEGHIKNRSTVWZcdnstv");
+    }
+
+    #[test]
+    fn no_frame_of_a_client_is_longer_than_the_server_takes() {
+        for tag in *b"BCDEFHPQSXcdfp" {
+            let max = Frontend::from_tag(tag).unwrap().bytes_max();
+            assert!(max <= LARGE_BYTES_MAX, "{}", char::from(tag));
+        }
+        for tag in *b"CDEHSXc" {
+            assert_eq!(Frontend::from_tag(tag).unwrap().bytes_max(), SMALL_BYTES_MAX);
+        }
+    }
+}

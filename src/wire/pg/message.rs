@@ -205,3 +205,89 @@ pub fn data_row(body: &[u8]) -> Result<Vec<Option<Vec<u8>>>, WireError> {
     reader.finish()?;
     Ok(values)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(write: impl FnOnce(&mut BytesMut)) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        write(&mut out);
+        out.to_vec()
+    }
+
+    #[test]
+    fn frames_are_spelled_as_the_protocol_spells_them() {
+        let cases: [(Vec<u8>, &[u8]); 10] = [
+            (encoded(|out| ready_for_query(out, b'T')), b"Z\0\0\0\x05T"),
+            (encoded(|out| query(out, b"SELECT")), b"Q\0\0\0\x0bSELECT\0"),
+            (encoded(|out| parse(out, b"s", b"t", &[0, 0])), b"P\0\0\0\x0as\0t\0\0\0"),
+            (encoded(|out| close_statement(out, b"s")), b"C\0\0\0\x07Ss\0"),
+            (encoded(|out| backend_key_data(out, 7, b"abcd")), b"K\0\0\0\x0c\0\0\0\x07abcd"),
+            (encoded(|out| authentication_sasl(out, &[b"X"])), b"R\0\0\0\x0b\0\0\0\x0aX\0\0"),
+            (
+                encoded(|out| negotiate_protocol_version(out, &[b"_pq_.a"])),
+                b"v\0\0\0\x13\0\0\0\0\0\0\0\x01_pq_.a\0",
+            ),
+            (
+                encoded(|out| cancel_request(out, 7, b"abcd")),
+                b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x07abcd",
+            ),
+            (
+                encoded(|out| startup(out, &with(&[("user", "u"), ("_pq_.x", "1")]))),
+                b"\0\0\0\x10\0\x03\0\0user\0u\0\0",
+            ),
+            (encoded(|out| startup(out, &with(&[]))), b"\0\0\0\x09\0\x03\0\0\0"),
+        ];
+        for (found, expected) in cases {
+            assert_eq!(found, expected, "{}", found.escape_ascii());
+        }
+    }
+
+    fn with(parameters: &[(&str, &str)]) -> Startup {
+        let pair = |(name, value): &(&str, &str)| (name.as_bytes().into(), value.as_bytes().into());
+        Startup { minor: 2, parameters: parameters.iter().map(pair).collect() }
+    }
+
+    #[test]
+    fn a_body_is_read_to_its_end_or_not_at_all() {
+        let parse = |body: &[u8]| ParseBody::read(body).err();
+        assert_eq!(parse(b""), Some(WireError::MissingTerminator));
+        assert_eq!(parse(b"s\0SELECT 1"), Some(WireError::MissingTerminator));
+        assert_eq!(parse(b"s\0t\0\0"), Some(WireError::Truncated));
+        assert_eq!(parse(b"s\0t\0\0\x01\0\0\0"), Some(WireError::Truncated));
+        assert_eq!(parse(b"s\0t\0\xff\xff"), Some(WireError::Truncated));
+        assert_eq!(parse(b"s\0t\0\0\0x"), Some(WireError::TrailingBytes));
+        assert_eq!(parse(b"s\0t\0\0\x01\0\0\0\x17"), None);
+        assert_eq!(query_text(b"SELECT 1"), Err(WireError::MissingTerminator));
+        assert_eq!(query_text(b"SELECT 1\0DROP\0"), Err(WireError::TrailingBytes));
+        assert_eq!(query_text(b"\0"), Ok(&b""[..]));
+        assert_eq!(Target::read(b""), Err(WireError::Truncated));
+        assert_eq!(Target::read(b"Ss"), Err(WireError::MissingTerminator));
+        assert_eq!(Target::read(b"Xs\0"), Err(WireError::BadField));
+        assert_eq!(Target::read(b"Ps\0\0"), Err(WireError::TrailingBytes));
+        assert_eq!(Target::read(b"Ps\0"), Ok(Target::Portal(b"s")));
+        assert_eq!(execute_portal(b"p\0\0\0\0"), Err(WireError::Truncated));
+        assert_eq!(execute_portal(b"p\0\xff\xff\xff\xff"), Ok(&b"p"[..]));
+        assert_eq!(data_row(b"\0\x02\0\0\0\x01x"), Err(WireError::Truncated));
+        assert_eq!(data_row(b"\0\x01\x7f\xff\xff\xffx"), Err(WireError::Truncated));
+        assert_eq!(data_row(b"\0\x01\xff\xff\xff\xfe"), Err(WireError::BadLength(-2)));
+        assert_eq!(data_row(b"\0\x01\xff\xff\xff\xff"), Ok(vec![None]));
+    }
+
+    #[test]
+    fn rows_come_from_the_end_of_a_tag() {
+        let cases: [(&[u8], u64); 7] = [
+            (b"SELECT 5", 5),
+            (b"INSERT 0 12", 12),
+            (b"BEGIN", 0),
+            (b"", 0),
+            (b"FETCH 18446744073709551615", u64::MAX),
+            (b"FETCH 18446744073709551616", 0),
+            (b"COPY \xff", 0),
+        ];
+        for (tag, rows) in cases {
+            assert_eq!(tag_rows(tag), rows, "{}", tag.escape_ascii());
+        }
+    }
+}
