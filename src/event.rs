@@ -85,6 +85,57 @@ pub struct StatementRecord {
     pub json: Prepared<StatementJson>,
 }
 
+impl SessionRecord {
+    /// A session that has just been accepted: nothing is known of its client but the address.
+    pub fn accepted(
+        uid: String,
+        client: Option<SocketAddr>,
+        began_us: u64,
+        upstream: Upstream,
+    ) -> Self {
+        let Upstream { datasource, product, protocol, server } = upstream;
+        Self {
+            uid,
+            datasource,
+            product,
+            protocol,
+            user: String::new(),
+            roles: Vec::new(),
+            database: String::new(),
+            application: String::new(),
+            client,
+            server,
+            began_us,
+            json: Prepared::default(),
+        }
+    }
+}
+
+/// What all sessions of one listener have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Name of the datasource in the configuration.
+    pub datasource: Arc<str>,
+    /// Database product behind the proxy.
+    pub product: &'static str,
+    /// Protocol word for the event.
+    pub protocol: &'static str,
+    /// Server address behind the proxy as configured.
+    pub server: (String, u16),
+}
+
+impl StatementRecord {
+    /// The record of a statement that was allowed, but is refused at this moment (a limit, a
+    /// session state).
+    pub fn denied(&self, code: &str, reason: &str, rule: Option<&crate::name::RuleId>) -> Self {
+        Self {
+            verdict: RecordedVerdict::Denied { code: code.to_owned(), reason: reason.to_owned() },
+            rules: rule.into_iter().cloned().collect(),
+            ..self.clone()
+        }
+    }
+}
+
 /// A value derived from the record it sits in, made on first use.
 ///
 /// It is no part of the record's identity: all are equal, and a clone starts empty, because the

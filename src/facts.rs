@@ -36,6 +36,13 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// Names no relation and no function: what it means does not depend on a catalog.
+    pub fn names_nothing(&self) -> bool {
+        self.accesses.is_empty() && self.functions.is_empty()
+    }
+}
+
 /// Whether facts are complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Certainty {

@@ -1,7 +1,22 @@
 //! What the server says exists: relations with columns and types, inheritance, views, user
 //! functions and operators, per database.
+//!
+//! A catalog is read with [`Catalog::QUERY`], built once and never changed; its digest is part of
+//! every plan's key. View definitions are read as text and understood by the same analysis as
+//! client statements, so a view is governed by what it reads, functions included.
 
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+
+use crate::facts::{FunctionUse, Relation};
+
+mod build;
+mod system;
+mod types;
+
+pub use build::CatalogError;
+pub(in crate::analysis) use build::{ColumnDraft, Draft, Drafts};
+pub(in crate::analysis) use types::{ColumnType, TypeClass};
 
 /// Schemas searched for unqualified names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,23 +36,70 @@ pub struct Catalog {
     pub digest: [u8; 16],
     /// When it was read, [`crate::event::Now::mono_us`].
     pub read_at_us: u64,
+    tables: Vec<Arc<Table>>,
+    by_name: HashMap<Arc<str>, Vec<Arc<Table>>>,
+    functions: HashMap<Box<str>, Vec<UserFunction>>,
+    operators: HashSet<Box<str>>,
+    cast_types: BTreeSet<Box<str>>,
 }
 
-/// A row that the catalog query does not give.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CatalogError(pub String);
+/// A relation with what rewriting needs beyond policy's view of it.
+#[derive(Debug)]
+pub(in crate::analysis) struct Table {
+    /// What policy sees.
+    pub(in crate::analysis) relation: Arc<Relation>,
+    /// Columns in attribute order; empty for system relations.
+    pub(in crate::analysis) columns: Vec<Column>,
+    /// Columns of the primary key.
+    pub(in crate::analysis) key: Vec<Arc<str>>,
+    /// Functions a view calls that are not plain built-ins; whoever reads the view calls them.
+    pub(in crate::analysis) calls: Vec<FunctionUse>,
+}
 
-impl std::fmt::Display for CatalogError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+impl Table {
+    /// The column of this name.
+    pub(in crate::analysis) fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| &*column.name == name)
     }
 }
 
-impl std::error::Error for CatalogError {}
+/// One column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::analysis) struct Column {
+    /// Name as the catalog spells it.
+    pub(in crate::analysis) name: Arc<str>,
+    /// Type; of a domain, the type below it.
+    pub(in crate::analysis) ty: ColumnType,
+}
+
+/// A function outside the system schemas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::analysis) struct UserFunction {
+    /// Fewest arguments it can be called with.
+    pub(in crate::analysis) arguments_min: u32,
+    /// Most arguments it can be called with.
+    pub(in crate::analysis) arguments_max: u32,
+    /// Came with an extension.
+    pub(in crate::analysis) extension: bool,
+}
+
+/// What a name in a statement means.
+#[derive(Debug)]
+pub(in crate::analysis) enum Resolved<'c> {
+    /// This relation.
+    Table(&'c Arc<Table>),
+    /// No relation of the catalog.
+    Missing,
+    /// One of several; which one depends on a search path that is not known.
+    Ambiguous,
+}
 
 impl Catalog {
-    /// Reads a catalog.
-    pub const QUERY: &str = "SELECT 1";
+    /// The statement that reads a catalog. Every result column is text. It spells every name with
+    /// its schema; run it as
+    /// `BEGIN; SET LOCAL search_path = pg_catalog, pg_temp; <QUERY>; COMMIT`, so that view
+    /// definitions come back with every other schema written out.
+    pub const QUERY: &str = include_str!("catalog/query.sql");
 
     /// Builds a catalog from the rows of [`Catalog::QUERY`].
     ///
@@ -45,27 +107,89 @@ impl Catalog {
     /// A row that the query does not give.
     pub fn from_rows(
         database: &str,
-        _rows: impl Iterator<Item = Vec<Option<Vec<u8>>>>,
+        rows: impl Iterator<Item = Vec<Option<Vec<u8>>>>,
         read_at_us: u64,
     ) -> Result<Self, CatalogError> {
-        Ok(Self { database: database.into(), digest: [0; 16], read_at_us })
+        Ok(Drafts::from_rows(rows)?.build(database, read_at_us))
     }
 
-    /// Builds a catalog from CREATE statements.
+    /// Builds a catalog from CREATE statements, as rule tests bring them. The digest covers the
+    /// text; [`Catalog::read_at_us`] is zero.
     ///
     /// # Errors
-    /// Line and message of what is not understood.
-    pub fn from_ddl(database: &str, _ddl: &str) -> Result<Self, (u32, String)> {
-        Ok(Self { database: database.into(), digest: [0; 16], read_at_us: 0 })
+    /// The 1-based line of the first statement that is not understood, and why.
+    pub fn from_ddl(database: &str, ddl: &str) -> Result<Self, (u32, String)> {
+        Ok(super::sql::drafts_from_ddl(ddl)?.build(database, 0))
     }
 
-    /// Every relation.
-    pub fn relations(&self) -> impl Iterator<Item = &Arc<crate::facts::Relation>> {
-        std::iter::empty()
+    /// Every relation, system relations included, in the order of the catalog.
+    pub fn relations(&self) -> impl Iterator<Item = &Arc<Relation>> {
+        self.tables.iter().map(|table| &table.relation)
     }
 
-    /// A catalog with the system relations every server has, and nothing else.
+    /// The relation of this name.
+    pub fn relation(&self, schema: &str, name: &str) -> Option<&Arc<Relation>> {
+        self.table(schema, name).map(|table| &table.relation)
+    }
+
+    /// A catalog with the system relations every PostgreSQL has, and nothing else.
     pub fn bare(database: &str) -> Self {
-        Self { database: database.into(), digest: [0; 16], read_at_us: 0 }
+        Drafts::default().build(database, 0)
+    }
+
+    pub(in crate::analysis) fn table(&self, schema: &str, name: &str) -> Option<&Arc<Table>> {
+        self.by_name.get(name)?.iter().find(|table| &*table.relation.path.schema == schema)
+    }
+
+    /// What a relation name means under a search path.
+    pub(in crate::analysis) fn resolve(
+        &self,
+        schema: Option<&str>,
+        name: &str,
+        path: &SearchPath,
+    ) -> Resolved<'_> {
+        if let Some(schema) = schema {
+            return self.table(schema, name).map_or(Resolved::Missing, Resolved::Table);
+        }
+        match path {
+            SearchPath::Known(schemas) => {
+                // The server searches its own schema first unless the path names it.
+                let implicit = (!schemas.iter().any(|schema| &**schema == "pg_catalog"))
+                    .then_some("pg_catalog");
+                implicit
+                    .into_iter()
+                    .chain(schemas.iter().map(|schema| &**schema))
+                    .find_map(|schema| self.table(schema, name))
+                    .map_or(Resolved::Missing, Resolved::Table)
+            }
+            SearchPath::Uncertain => match self.by_name.get(name).map(Vec::as_slice) {
+                None | Some([]) => Resolved::Missing,
+                Some([only]) => Resolved::Table(only),
+                Some([_, _, ..]) => Resolved::Ambiguous,
+            },
+        }
+    }
+
+    /// Whether somebody defined a function of this name, not counting extensions: those overload
+    /// built-in names for their own types (`replace(citext, …)`) to do the same.
+    pub(in crate::analysis) fn has_function(&self, name: &str) -> bool {
+        self.functions.get(name).is_some_and(|all| all.iter().any(|f| !f.extension))
+    }
+
+    /// Whether a function of this name outside the system schemas takes exactly one argument.
+    pub(in crate::analysis) fn has_unary_function(&self, name: &str) -> bool {
+        self.functions.get(name).is_some_and(|functions| {
+            functions.iter().any(|f| f.arguments_min <= 1 && f.arguments_max >= 1)
+        })
+    }
+
+    /// Whether somebody defined an operator of this name, not counting extensions.
+    pub(in crate::analysis) fn has_operator(&self, name: &str) -> bool {
+        self.operators.contains(name)
+    }
+
+    /// Whether a cast from or to this type runs a function somebody defined.
+    pub(in crate::analysis) fn has_cast(&self, type_name: &str) -> bool {
+        self.cast_types.contains(type_name)
     }
 }

@@ -1,6 +1,8 @@
 //! Understanding statements: text → facts; the catalog model; rewriting and checking the rewrite.
 //! Never fails: what is not understood is a fact.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::sync::Arc;
 
 pub mod catalog;
@@ -28,29 +30,105 @@ impl Default for AnalyzerLimits {
 pub struct Analyzer {
     /// Limits for reading text.
     pub limits: AnalyzerLimits,
-    catalogs: dashmap::DashMap<Arc<str>, Arc<Catalog>>,
+    slots: dashmap::DashMap<Arc<str>, Slot>,
+}
+
+/// The catalog of one database, and when it has to be read again.
+#[derive(Debug, Default)]
+struct Slot {
+    catalog: Option<Arc<Catalog>>,
+    /// Definitions changed since it was read.
+    stale: bool,
+    /// When somebody last set out to read it; `None` when nobody is reading.
+    claimed_at_us: Option<u64>,
+}
+
+impl Slot {
+    /// Whether the caller is to read the catalog now; remembers that it does.
+    fn claim(&mut self, now_us: u64, reload: bool) -> bool {
+        let claimed = |at: u64| now_us.saturating_sub(at) < CLAIM_US;
+        let due = match &self.catalog {
+            // Everybody who needs a first catalog reads it: nothing can be done without.
+            None => return true,
+            Some(catalog) => {
+                let age_us = now_us.saturating_sub(catalog.read_at_us);
+                self.stale || age_us > REFRESH_US || (reload && age_us > RELOAD_APART_US)
+            }
+        };
+        if !due || self.claimed_at_us.is_some_and(claimed) {
+            return false;
+        }
+        self.claimed_at_us = Some(now_us);
+        true
+    }
 }
 
 impl Analyzer {
     /// With these limits and no catalog yet.
     pub fn new(limits: AnalyzerLimits) -> Self {
-        Self { limits, catalogs: dashmap::DashMap::new() }
+        Self { limits, slots: dashmap::DashMap::new() }
     }
 
     /// The catalog of a database, if one was read.
     pub fn catalog(&self, database: &str) -> Option<Arc<Catalog>> {
-        self.catalogs.get(database).map(|entry| Arc::clone(&entry))
+        self.slots.get(database)?.catalog.clone()
     }
 
-    /// Puts a catalog in force; returns it.
+    /// Puts a catalog in force; returns it. One that says the same as the one in force leaves that
+    /// in place, so that plans made under it stay good.
     pub fn install(&self, catalog: Catalog) -> Arc<Catalog> {
         let catalog = Arc::new(catalog);
-        self.catalogs.insert(Arc::clone(&catalog.database), Arc::clone(&catalog));
+        let mut slot = self.slots.entry(Arc::clone(&catalog.database)).or_default();
+        *slot = Slot { catalog: Some(Arc::clone(&catalog)), stale: false, claimed_at_us: None };
         catalog
     }
 
     /// Every catalog in force.
     pub fn catalogs(&self) -> Vec<Arc<Catalog>> {
-        self.catalogs.iter().map(|entry| Arc::clone(entry.value())).collect()
+        self.slots.iter().filter_map(|slot| slot.catalog.clone()).collect()
+    }
+
+    /// Definitions in this database changed.
+    pub fn mark_stale(&self, database: &str) {
+        if let Some(mut slot) = self.slots.get_mut(database) {
+            slot.stale = true;
+        }
+    }
+
+    /// Whether the caller is to read the catalog of this database now: none is known, definitions
+    /// changed, or it is old. `true` is a claim: others go on with the old one meanwhile.
+    pub fn claim_load(&self, database: &str, now_us: u64) -> bool {
+        self.claim(database, now_us, false)
+    }
+
+    /// The same for a caller who met a relation the catalog does not know.
+    pub fn claim_reload(&self, database: &str, now_us: u64) -> bool {
+        self.claim(database, now_us, true)
+    }
+
+    fn claim(&self, database: &str, now_us: u64, reload: bool) -> bool {
+        // Read access first: this is asked before every statement.
+        let fresh = self.slots.get(database).is_some_and(|slot| {
+            let age_us = |catalog: &Arc<Catalog>| now_us.saturating_sub(catalog.read_at_us);
+            !slot.stale && slot.catalog.as_ref().is_some_and(|c| age_us(c) <= REFRESH_US)
+        });
+        if fresh && !reload {
+            return false;
+        }
+        self.slots.entry(Arc::from(database)).or_default().claim(now_us, reload)
+    }
+
+    /// Who claimed the reading could not do it; the next one may.
+    pub fn load_failed(&self, database: &str) {
+        if let Some(mut slot) = self.slots.get_mut(database) {
+            slot.claimed_at_us = None;
+        }
     }
 }
+
+/// A catalog older than this is read again when a statement needs one.
+const REFRESH_US: u64 = 30_000_000;
+/// A claim is void after this: its session may have ended.
+const CLAIM_US: u64 = 5_000_000;
+/// Unknown names make the catalog be read again at most this often.
+const RELOAD_APART_US: u64 = 1_000_000;

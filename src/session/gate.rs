@@ -1,11 +1,23 @@
 //! The one place that calls policy: text in, plan out.
+//!
+//! A plan is everything decided about one text for one class of identities. It is kept under a key
+//! that holds every input of the decision ([`ScopeKey`] and the text), so that a statement seen
+//! before costs one look-up. What depends on time (rate limits) is never part of a plan.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::analysis::sql::{Predicates, Rewritten, SessionEffect};
-use crate::event::StatementRecord;
+use quick_cache::{Equivalent, Weighter, sync::Cache};
+use sha2::{Digest, Sha256};
+
+use crate::analysis::sql::{self, CannotEnforce, Parsed, Predicates, Rewritten, SessionEffect};
+use crate::analysis::{Catalog, SearchPath};
+use crate::event::{RecordedVerdict, StatementRecord};
+use crate::facts::{Facts, Verb, Why};
 use crate::name::RuleId;
-use crate::policy::{IdentityClass, Limit, RuleSet};
+use crate::policy::{Allowed, Decision, Denial, DenyReason, IdentityClass, Limit, RuleSet};
+use crate::session::Turn;
 
 /// A rule set in force, with everything derived from it.
 #[derive(Debug)]
@@ -22,6 +34,7 @@ pub struct ActiveRules {
 
 /// What happens to one text (one or several statements) of one identity class.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a plan, read one by one")]
 pub struct Plan {
     /// Forward, rewrite or refuse.
     pub verdict: Verdict,
@@ -33,12 +46,46 @@ pub struct Plan {
     pub effects: Vec<SessionEffect>,
     /// How many statements the text holds.
     pub statements: usize,
-    /// Touches a governed relation: errors and notices are reduced to what cannot hold a value.
+    /// Touches a governed relation.
     pub governed: bool,
     /// Only reads (no write, no user code): parse-analysis errors cannot carry data.
     pub read_only: bool,
+    /// Errors and notices of it may hold a value the client must not see: they are reduced.
+    pub scrub: bool,
     /// Warnings for the client, one NOTICE each (rules in `mode: warn`).
     pub warnings: Vec<String>,
+    /// Refused because the catalog does not know a relation: a fresher one may. The session reads
+    /// it again and plans once more.
+    pub wants_catalog: bool,
+}
+
+impl Plan {
+    /// The text that goes to the server, if any; `original` is the client's.
+    pub fn outgoing<'a>(&'a self, original: &'a [u8]) -> Option<&'a [u8]> {
+        match &self.verdict {
+            Verdict::Forward => Some(original),
+            Verdict::Rewrite(rewritten) => Some(rewritten.text.as_bytes()),
+            Verdict::Refuse(_) => None,
+        }
+    }
+
+    /// The plan for a message that is refused unread.
+    pub fn of_refusal(refusal: Refusal, bytes: usize) -> Self {
+        let mut draft = Draft::new(&[], None, &Facts::unknown(Why::TooLong));
+        draft.record.text_bytes = bytes;
+        draft.refuse(refusal)
+    }
+
+    /// Only ends a transaction or changes settings: harmless whatever encoding it is read in.
+    pub fn only_ends_or_sets(&self) -> bool {
+        let harmless = [Verb::Rollback, Verb::Set, Verb::Discard, Verb::Empty];
+        self.record.verbs.iter().all(|verb| harmless.contains(verb))
+    }
+
+    /// Whether SQL PREPARE stands in this text.
+    pub fn prepares(&self) -> bool {
+        self.effects.iter().any(|effect| matches!(effect, SessionEffect::Prepare { .. }))
+    }
 }
 
 /// Forward, rewrite or refuse.
@@ -67,7 +114,7 @@ pub struct Refusal {
     pub rule: Option<RuleId>,
 }
 
-/// Everything a plan depends on besides the text and the rules.
+/// Everything a plan depends on besides the text and the rules' predicates.
 #[derive(Debug)]
 pub struct Scope<'a> {
     /// Rules that concern this identity.
@@ -75,16 +122,412 @@ pub struct Scope<'a> {
     /// Database of the connection.
     pub database: &'a str,
     /// Schemas searched for unqualified names.
-    pub path: &'a crate::analysis::SearchPath,
+    pub path: &'a SearchPath,
+    /// Digest of all of the above and of the catalog; see [`ScopeKey::new`].
+    pub key: ScopeKey,
+}
+
+/// Digest of everything a plan depends on besides its text: identity class (which holds the rule
+/// set's digest), database, catalog, search path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ScopeKey([u8; 16]);
+
+impl ScopeKey {
+    /// Computed when one of the inputs changes, not per statement.
+    pub fn new(turn: Turn<'_>, class: &IdentityClass, database: &str, path: &SearchPath) -> Self {
+        let catalog = turn.analyzer.catalog(database);
+        let mut hash = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            // Lengths keep ("ab", "c") and ("a", "bc") apart.
+            hash.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hash.update(bytes);
+        };
+        part(&class.digest);
+        part(database.as_bytes());
+        part(catalog.as_ref().map_or(&[][..], |catalog| &catalog.digest));
+        match path {
+            SearchPath::Known(schemas) => schemas.iter().for_each(|name| part(name.as_bytes())),
+            SearchPath::Uncertain => part(&[0xff]),
+        }
+        Self(first_16(&hash.finalize()))
+    }
 }
 
 /// Decided plans, shared by all sessions, bounded in bytes.
 #[derive(Debug)]
-pub struct PlanCache {}
+pub struct PlanCache {
+    cache: Cache<PlanKey, Arc<Plan>, PlanWeight>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
 
 impl PlanCache {
-    /// Bounded in bytes.
-    pub fn new(_bytes_max: u64) -> Self {
-        Self {}
+    /// Holds plans worth about `bytes_max` bytes.
+    pub fn new(bytes_max: u64) -> Self {
+        let entries = usize::try_from(bytes_max / PLAN_BYTES_EXPECTED).unwrap_or(usize::MAX);
+        Self {
+            cache: Cache::with_weighter(entries.max(16), bytes_max, PlanWeight),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }
+    }
+
+    /// Look-ups answered from the cache, and those that had to plan, since the start.
+    pub fn hits_and_misses(&self) -> (u64, u64) {
+        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
+    }
+
+    /// How many plans are kept.
+    pub fn len(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// Whether no plan is kept.
+    pub fn is_empty(&self) -> bool {
+        self.cache.is_empty()
     }
 }
+
+/// Plans a text: from the cache, or by analysing, deciding and rewriting it.
+pub fn plan(turn: Turn<'_>, scope: &Scope<'_>, text: &[u8]) -> Arc<Plan> {
+    let key = PlanKeyRef { scope: scope.key, text };
+    if let Some(plan) = turn.plans.cache.get(&key) {
+        turn.plans.hits.fetch_add(1, Ordering::Relaxed);
+        return plan;
+    }
+    turn.plans.misses.fetch_add(1, Ordering::Relaxed);
+    let plan = Arc::new(make_plan(turn, scope, text));
+    // A text that was not understood, or waits for a catalog, is not worth a place.
+    if text.len() <= CACHED_TEXT_BYTES_MAX && !plan.wants_catalog && plan.statements > 0 {
+        let key = PlanKey { scope: scope.key, text: text.into() };
+        turn.plans.cache.insert(key, Arc::clone(&plan));
+    }
+    plan
+}
+
+/// Charges the plan's limits.
+///
+/// # Errors
+/// The limit that is used up, worded for the client.
+pub fn admit(turn: Turn<'_>, plan: &Plan) -> Result<(), Refusal> {
+    for limit in &plan.limits {
+        let Err(wait_us) = turn.throttles.take(limit, turn.now.mono_us) else { continue };
+        if !limit.enforced {
+            continue;
+        }
+        let seconds = wait_us.div_ceil(1_000_000);
+        return Err(Refusal {
+            code: "53400",
+            message: format!("rule `{}`: rate limit reached", limit.rule),
+            hint: Some(format!("retry in {seconds} s")),
+            position: None,
+            rule: Some(limit.rule.clone()),
+        });
+    }
+    Ok(())
+}
+
+/// Whether planning for this class needs a catalog that is missing or too old. `true` is a claim:
+/// the caller reads it; sessions that ask meanwhile go on with the old one.
+pub fn needs_catalog(turn: Turn<'_>, scope: &Scope<'_>) -> bool {
+    scope.class.concerned && turn.analyzer.claim_load(scope.database, turn.now.mono_us)
+}
+
+fn make_plan(turn: Turn<'_>, scope: &Scope<'_>, text: &[u8]) -> Plan {
+    let Ok(text) = std::str::from_utf8(text) else {
+        let facts = Facts::unknown(Why::NotUtf8);
+        let draft = Draft::new(text, None, &facts);
+        return match turn.rules.set.decide(scope.class, &facts) {
+            Decision::Deny(denial) => draft.refuse(refusal_of(denial)),
+            // Policy denies what was not understood; this arm keeps that true by construction.
+            Decision::Allow(_) => draft.refuse(not_understood(&Why::NotUtf8)),
+        };
+    };
+    let catalog = turn.analyzer.catalog(scope.database);
+    let parsed = sql::analyze(text, catalog.as_deref(), scope.path, &turn.analyzer.limits);
+    let draft = Draft::new(text.as_bytes(), sql::normalize(text), &parsed.facts);
+    let plan = judge(turn, scope, (text, &parsed), catalog.as_deref(), draft);
+    let quiet = plan.record.verbs.iter().all(|verb| errors_hold_no_data(*verb));
+    Plan {
+        effects: parsed.effects.clone(),
+        statements: parsed.statements,
+        read_only: parsed.read_only,
+        scrub: plan.governed || (scope.class.governed && !(parsed.read_only && quiet)),
+        ..plan
+    }
+}
+
+/// Verbs that read no row but of relations named in the text, and run no constraint or trigger.
+fn errors_hold_no_data(verb: Verb) -> bool {
+    matches!(
+        verb,
+        Verb::Select
+            | Verb::Show
+            | Verb::Set
+            | Verb::Explain
+            | Verb::Begin
+            | Verb::Savepoint
+            | Verb::Rollback
+            | Verb::Deallocate
+            | Verb::Discard
+            | Verb::Empty
+    )
+}
+
+fn judge(
+    turn: Turn<'_>,
+    scope: &Scope<'_>,
+    (text, parsed): (&str, &Parsed),
+    catalog: Option<&Catalog>,
+    draft: Draft,
+) -> Plan {
+    let understood = parsed.facts.certainty == crate::facts::Certainty::Known;
+    if understood && scope.class.concerned && catalog.is_none() && !parsed.facts.names_nothing() {
+        return Plan { wants_catalog: true, ..draft.refuse(no_catalog(scope.database)) };
+    }
+    if understood
+        && scope.class.governed
+        && let Some(name) = parsed.unknown_relations.first()
+    {
+        return Plan { wants_catalog: true, ..draft.refuse(unknown_relation(name)) };
+    }
+    let allowed = match turn.rules.set.decide(scope.class, &parsed.facts) {
+        Decision::Deny(denial) => return draft.refuse(refusal_of(denial)),
+        Decision::Allow(allowed) => allowed,
+    };
+    if allowed.governances.is_empty() {
+        return draft.allow(Verdict::Forward, allowed);
+    }
+    let Some(catalog) = catalog else { return draft.refuse(no_catalog(scope.database)) };
+    match parsed.rewrite(text, catalog, &allowed.governances, &turn.rules.predicates) {
+        Ok(None) => draft.allow(Verdict::Forward, allowed),
+        Ok(Some(rewritten)) => draft.allow(Verdict::Rewrite(rewritten), allowed),
+        Err(CannotEnforce { message, hint, code }) => {
+            let rule = allowed.rules.first().cloned();
+            draft.refuse(Refusal { code, message, hint, position: None, rule })
+        }
+    }
+}
+
+/// A plan in the making: what the audit trail records whatever the verdict will be.
+struct Draft {
+    record: StatementRecord,
+}
+
+impl Draft {
+    fn new(text: &[u8], normalized: Option<String>, facts: &Facts) -> Self {
+        let mut verbs: Vec<Verb> = Vec::new();
+        for action in &facts.actions {
+            if !verbs.contains(&action.verb) {
+                verbs.push(action.verb);
+            }
+        }
+        if verbs.is_empty() {
+            verbs.push(Verb::Empty);
+        }
+        let mut relations: Vec<String> = Vec::new();
+        for access in &facts.accesses {
+            let name = access.relation.path.to_string();
+            if !relations.contains(&name) {
+                relations.push(name);
+            }
+        }
+        let fingerprint = match &normalized {
+            Some(normalized) => format!("fp:{}", hex_16(&Sha256::digest(normalized.as_bytes()))),
+            None => format!("sha256:{}", hex(&Sha256::digest(text))),
+        };
+        let record = StatementRecord {
+            normalized,
+            fingerprint,
+            text_bytes: text.len(),
+            verbs,
+            relations,
+            verdict: RecordedVerdict::Allowed,
+            rules: Vec::new(),
+            observed: Vec::new(),
+            masked: Vec::new(),
+            filtered: Vec::new(),
+            json: crate::event::Prepared::default(),
+        };
+        Self { record }
+    }
+
+    fn refuse(mut self, refusal: Refusal) -> Plan {
+        self.record.verdict = RecordedVerdict::Denied {
+            code: refusal.code.to_owned(),
+            // The grammar's message quotes the text it stumbled over: not for the record.
+            reason: match refusal.position {
+                Some(_) => "syntax error".to_owned(),
+                None => refusal.message.clone(),
+            },
+        };
+        self.record.rules = refusal.rule.iter().cloned().collect();
+        self.into_plan(Verdict::Refuse(refusal))
+    }
+
+    fn allow(mut self, verdict: Verdict, allowed: Allowed) -> Plan {
+        let governed = !allowed.governances.is_empty();
+        if matches!(verdict, Verdict::Rewrite(_)) {
+            self.record.verdict = RecordedVerdict::Modified;
+        }
+        for governance in &allowed.governances {
+            let relation = governance.relation.path.to_string();
+            self.record.masked.extend(governance.masks.iter().map(|mask| {
+                let column = format!("{relation}.{}", mask.column);
+                (column, mask.function.name(), mask.class.clone())
+            }));
+            let filters = governance.filters.iter();
+            self.record.filtered.extend(filters.map(|f| (relation.clone(), f.rule.clone())));
+        }
+        self.record.rules = allowed.rules;
+        self.record.observed = allowed.observed;
+        let plan = self.into_plan(verdict);
+        Plan { governed, limits: allowed.limits, warnings: allowed.warnings, ..plan }
+    }
+
+    fn into_plan(self, verdict: Verdict) -> Plan {
+        Plan {
+            verdict,
+            record: Arc::new(self.record),
+            limits: Vec::new(),
+            effects: Vec::new(),
+            statements: 0,
+            governed: false,
+            read_only: false,
+            scrub: true,
+            warnings: Vec::new(),
+            wants_catalog: false,
+        }
+    }
+}
+
+fn refusal_of(denial: Denial) -> Refusal {
+    let Denial { reason, rule, message, hint } = denial;
+    match reason {
+        DenyReason::NotUnderstood(why) => not_understood(&why),
+        DenyReason::Rule
+        | DenyReason::NotAllowed
+        | DenyReason::SideDoor
+        | DenyReason::MissingAttribute => {
+            let message = match &rule {
+                Some(rule) => format!("rule `{rule}`: {message}"),
+                None => message,
+            };
+            Refusal { code: "42501", message, hint, position: None, rule }
+        }
+    }
+}
+
+fn not_understood(why: &Why) -> Refusal {
+    let (code, message, hint, position) = match why {
+        // The server's own grammar would say the same.
+        Why::Syntax { message, position } => ("42601", message.clone(), None, *position),
+        Why::NotUtf8 => (
+            "22021",
+            "statement is not valid UTF-8".to_owned(),
+            Some("set client_encoding to UTF8"),
+            None,
+        ),
+        Why::TooLong => (
+            "54000",
+            "statement is longer than this proxy analyses".to_owned(),
+            Some("send the values as parameters, or raise limits.statement_bytes"),
+            None,
+        ),
+        Why::TooComplex => (
+            "54001",
+            "statement is nested deeper or holds more tokens than this proxy analyses".to_owned(),
+            Some("split the statement, or use an array parameter instead of a long list"),
+            None,
+        ),
+        Why::Construct(name) => ("0A000", format!("not understood: {name}"), None, None),
+    };
+    Refusal { code, message, hint: hint.map(str::to_owned), position, rule: None }
+}
+
+fn no_catalog(database: &str) -> Refusal {
+    Refusal {
+        code: "57P03",
+        message: format!("the catalog of database `{database}` is not known yet"),
+        hint: Some("retry; if it persists, look at /readyz of the proxy".to_owned()),
+        position: None,
+        rule: None,
+    }
+}
+
+fn unknown_relation(name: &str) -> Refusal {
+    Refusal {
+        code: "42P01",
+        message: format!("relation \"{name}\" does not exist"),
+        hint: None,
+        position: None,
+        rule: None,
+    }
+}
+
+/// The key as kept.
+#[derive(Debug, PartialEq, Eq)]
+struct PlanKey {
+    scope: ScopeKey,
+    text: Box<[u8]>,
+}
+
+/// The key as looked up, without a copy of the text.
+struct PlanKeyRef<'a> {
+    scope: ScopeKey,
+    text: &'a [u8],
+}
+
+impl Hash for PlanKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        PlanKeyRef { scope: self.scope, text: &self.text }.hash(state);
+    }
+}
+
+impl Hash for PlanKeyRef<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.scope.hash(state);
+        self.text.hash(state);
+    }
+}
+
+impl Equivalent<PlanKey> for PlanKeyRef<'_> {
+    fn equivalent(&self, key: &PlanKey) -> bool {
+        self.scope == key.scope && *self.text == *key.text
+    }
+}
+
+/// Weighs a plan by the texts it keeps and a fixed share for the rest.
+#[derive(Clone, Debug)]
+struct PlanWeight;
+
+impl Weighter<PlanKey, Arc<Plan>> for PlanWeight {
+    fn weight(&self, key: &PlanKey, plan: &Arc<Plan>) -> u64 {
+        let rewritten = plan.outgoing(&[]).map_or(0, <[u8]>::len);
+        let normalized = plan.record.normalized.as_ref().map_or(0, String::len);
+        let texts = key.text.len() + rewritten + normalized;
+        PLAN_BYTES_FIXED + u64::try_from(texts).unwrap_or(u64::MAX / 2)
+    }
+}
+
+fn first_16(digest: &[u8]) -> [u8; 16] {
+    let mut out = [0; 16];
+    out.iter_mut().zip(digest).for_each(|(to, from)| *to = *from);
+    out
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// 16 hex digits: the first eight bytes.
+fn hex_16(digest: &[u8]) -> String {
+    hex(digest.get(..8).unwrap_or(digest))
+}
+
+/// Longer texts are analysed each time: one of them would push out hundreds of small ones.
+const CACHED_TEXT_BYTES_MAX: usize = 16 * 1024;
+/// What a plan weighs beside its texts: the record, vectors, the cache's own entry.
+const PLAN_BYTES_FIXED: u64 = 1024;
+/// For sizing the cache's table.
+const PLAN_BYTES_EXPECTED: u64 = 2048;

@@ -4,6 +4,8 @@
 //! [`Outbox`], and carries out the [`Effect`]s it asked for. A session is a pure function of its
 //! inputs, so it can be driven by scripts and fuzzers exactly as it runs in production.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use bytes::BytesMut;
 
 use crate::analysis::Analyzer;

@@ -1,25 +1,98 @@
 //! PostgreSQL statements: parse, facts, rewrite, verify. The only module that knows `pg_query` and
-//! `sqlparser`; their types never leave it.
+//! `sqlparser`; their types never leave it, and no tree outlives the call that parsed it.
+//!
+//! `parse` and `tree` turn text into a uniform tree, `walk` and `statements` find what it names,
+//! `facts` words it for policy. `rewrite` splices governed subqueries into the client's own text
+//! (`mask`, `fence`, `write`, `edits`), and `verify` parses the result again and compares it with
+//! what the original tree says it must be. There is no deparser anywhere: bytes nobody had a reason
+//! to change stay the client's.
 
-/// The predicates of a rule set's filters, parsed at load.
-#[derive(Debug, Default)]
-pub struct Predicates {}
+use crate::facts::{Facts, Why};
 
-/// A rewritten text that passed the check against the original.
+use super::{AnalyzerLimits, Catalog, SearchPath};
+
+mod ddl;
+mod facts;
+mod functions;
+mod model;
+mod normalize;
+mod parse;
+mod quote;
+mod scope;
+mod statements;
+mod tree;
+mod walk;
+
+pub(super) use ddl::drafts_from_ddl;
+pub use normalize::normalize;
+pub(super) use quote::quote_ident;
+
+use tree::{Kind, Node};
+
+/// One text, understood.
 #[derive(Debug)]
-pub struct Rewritten {
-    /// What goes to the server.
-    pub text: String,
+pub struct Parsed {
+    /// What policy decides on.
+    pub facts: Facts,
+    /// What each statement does to the session, one per statement.
+    pub effects: Vec<SessionEffect>,
+    /// How many statements the text holds.
+    pub statements: usize,
+    /// Only reads, and runs no code of users: an error before execution cannot carry data.
+    pub read_only: bool,
+    /// Relations that are read or written and that the catalog does not have, as written. A text
+    /// with any must not run for an identity under rules; a fresh catalog may know them.
+    pub unknown_relations: Vec<String>,
+    path: SearchPath,
+    catalog: Option<[u8; 16]>,
+    limits: AnalyzerLimits,
 }
 
-impl Rewritten {
-    /// The 1-based character position in the client's text for a position in the rewritten one;
-    /// `None` when it points into text we inserted.
-    pub fn original_position(&self, _position: u32) -> Option<u32> {
-        None
+/// Understands a text. Never fails: what is not understood is a fact.
+///
+/// Without a catalog every relation is an unknown one; such facts serve identities no rule governs.
+pub fn analyze(
+    text: &str,
+    catalog: Option<&Catalog>,
+    path: &SearchPath,
+    limits: &AnalyzerLimits,
+) -> Parsed {
+    let parsed = |facts, effects: Vec<_>, unknown_relations, read_only| Parsed {
+        facts,
+        statements: effects.len(),
+        effects,
+        read_only,
+        unknown_relations,
+        path: path.clone(),
+        catalog: catalog.map(|catalog| catalog.digest),
+        limits: *limits,
+    };
+    let found = parse::on_deep_stack(text, || {
+        let statements = parse::parse(text, limits)?;
+        let model = walk::walk(&statements, catalog, path)?;
+        let facts = facts::facts(&model, catalog);
+        let read_only = facts::is_read_only(&facts);
+        Ok((facts, read_only, facts::unknown_relations(&model), model.effects))
+    });
+    match found.unwrap_or(Err(Why::TooComplex)) {
+        Ok((facts, read_only, unknown, effects)) => parsed(facts, effects, unknown, read_only),
+        Err(why) => parsed(Facts::unknown(why), Vec::new(), Vec::new(), false),
     }
 }
 
+/// Whether a condition holds, or may hold, for every row whatever it is: it names no column.
+fn always_true(condition: &Node) -> bool {
+    use pg_query::protobuf::BoolExprType;
+    if condition.kind == Kind::BoolExpr {
+        let mut arms = condition.nodes("args");
+        match condition.variant("boolop") {
+            Some(BoolExprType::AndExpr) => return arms.all(always_true),
+            Some(BoolExprType::OrExpr) => return arms.any(always_true),
+            Some(BoolExprType::NotExpr | BoolExprType::Undefined) | None => {}
+        }
+    }
+    !condition.any(&mut |node| matches!(node.kind, Kind::ColumnRef | Kind::CurrentOfExpr))
+}
 /// What a statement does to the session, for the state machine to follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionEffect {
@@ -61,22 +134,47 @@ pub enum SessionEffect {
     Ddl,
 }
 
-/// A text that was parsed.
+/// The predicates of a rule set's filters, parsed at load.
+#[derive(Debug, Default)]
+pub struct Predicates {}
+
+/// A rewritten text that passed the check against the original.
 #[derive(Debug)]
-pub struct Parsed {
-    /// What the text is and touches.
-    pub facts: crate::facts::Facts,
+pub struct Rewritten {
+    /// What goes to the server.
+    pub text: String,
+}
+impl Rewritten {
+    /// x
+    pub fn original_position(&self, _position: u32) -> Option<u32> {
+        None
+    }
 }
 
-/// Understands a text.
-pub fn analyze(
-    _text: &str,
-    _catalog: Option<&super::Catalog>,
-    _path: &super::SearchPath,
-    _limits: &super::AnalyzerLimits,
-) -> Parsed {
-    let why = crate::facts::Why::Construct("everything".to_owned());
-    Parsed { facts: crate::facts::Facts::unknown(why) }
+#[cfg(test)]
+mod limits_tests;
+
+/// stub
+#[derive(Debug)]
+pub struct CannotEnforce {
+    /// m
+    pub message: String,
+    /// h
+    pub hint: Option<String>,
+    /// c
+    pub code: &'static str,
+}
+impl Parsed {
+    /// stub
+    pub fn rewrite(
+        &self,
+        _t: &str,
+        _c: &Catalog,
+        _g: &[crate::obligation::Governance],
+        _p: &Predicates,
+    ) -> Result<Option<Rewritten>, CannotEnforce> {
+        Ok(None)
+    }
 }
 
 impl Predicates {
@@ -88,32 +186,5 @@ impl Predicates {
         _filters: impl Iterator<Item = (crate::name::RuleId, &'a str)>,
     ) -> Result<Self, Vec<(crate::name::RuleId, usize, String)>> {
         Ok(Self {})
-    }
-}
-
-/// Why a text cannot be rewritten.
-#[derive(Debug)]
-pub struct CannotEnforce {
-    /// What is in the way.
-    pub message: String,
-    /// The way out.
-    pub hint: Option<String>,
-    /// SQLSTATE.
-    pub code: &'static str,
-}
-
-impl Parsed {
-    /// The text with obligations carried out; `None` when there is nothing to change.
-    ///
-    /// # Errors
-    /// Something in the text cannot be rewritten.
-    pub fn rewrite(
-        &self,
-        _text: &str,
-        _catalog: &super::Catalog,
-        _governances: &[crate::obligation::Governance],
-        _predicates: &Predicates,
-    ) -> Result<Option<Rewritten>, CannotEnforce> {
-        Ok(None)
     }
 }

@@ -1,19 +1,40 @@
 //! PostgreSQL protocol 3 sessions.
+//!
+//! ```text
+//! Greeting ──StartupMessage──► Connecting ──Connected──► Login ──ReadyForQuery──► Ready ──► Closed
+//!    ▲  │ SSLRequest                                       │ refused
+//!    └──┘                                                  └──────────────────────────────► Closed
+//! ```
+//! `Greeting` and `Login` live in [`login`], `Ready` in [`ready`] with its two halves [`client`]
+//! (what the client asks) and [`server`] (what the server answers).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::{
+use crate::event::{Event, EventKind, Now, SessionRecord, Upstream};
+use crate::session::gate::Refusal;
+use crate::session::{
     Answer, Capabilities, Effect, EndCause, Outbox, Phase, ProtocolError, Session, Side, Turn,
 };
-use crate::event::Now;
+use crate::wire::error::WireError;
+use crate::wire::pg::error::{Report, Severity};
+
+mod catalog_load;
+mod client;
+mod login;
+mod pending;
+mod ready;
+mod scope;
+mod scrub;
+mod server;
+mod statements;
 
 /// Whether the client leg may or must be TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsMode {
-    /// No certificate is configured.
+    /// No certificate is configured: SSLRequest is answered `N`.
     Off,
     /// The client chooses.
     Allowed,
@@ -32,11 +53,11 @@ pub struct PgConfig {
     pub tls: TlsMode,
     /// Server address as configured, for the record.
     pub server: (String, u16),
-    /// Most replies a client may be waiting for.
+    /// Most replies a client may be waiting for; above it the client is not read.
     pub pending_replies_max: usize,
     /// Most prepared statements one session may hold.
     pub prepared_statements_max: usize,
-    /// Longest Query or Parse message in bytes.
+    /// Longest Query or Parse message in bytes; the longest that is buffered whole.
     pub inspected_bytes_max: usize,
 }
 
@@ -49,14 +70,77 @@ pub struct SessionSeed {
     pub client: Option<SocketAddr>,
 }
 
-/// Closes every connection.
+/// One proxied PostgreSQL connection.
 #[derive(Debug)]
-pub struct PgSession;
+pub struct PgSession {
+    config: Arc<PgConfig>,
+    state: State,
+    journal: Journal,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Before the StartupMessage.
+    Greeting(login::Greeting),
+    /// The server is being connected to.
+    Connecting(Box<login::Connecting>),
+    /// Authentication is relayed.
+    Login(Box<login::Login>),
+    /// Statements flow.
+    Ready(Box<ready::Ready>),
+    /// Only flushing is left.
+    Closed,
+}
 
 impl PgSession {
-    /// A session that has seen no byte yet.
-    pub fn new(_config: Arc<PgConfig>, _seed: SessionSeed, _now: Now) -> Self {
-        Self
+    /// A session that has seen no byte yet. `now` is when the connection was accepted.
+    pub fn new(config: Arc<PgConfig>, seed: SessionSeed, now: Now) -> Self {
+        let upstream = Upstream {
+            datasource: Arc::clone(&config.datasource),
+            product: "PostgreSQL",
+            protocol: "pg",
+            server: config.server.clone(),
+        };
+        let record = SessionRecord::accepted(seed.uid, seed.client, now.wall_us, upstream);
+        Self {
+            config,
+            state: State::Greeting(login::Greeting::default()),
+            journal: Journal { record: Arc::new(record), number: 0, opened: false, owed: 0 },
+        }
+    }
+
+    fn step(
+        &mut self,
+        turn: Turn<'_>,
+        from: Side,
+        input: &mut BytesMut,
+        out: &mut Outbox,
+    ) -> Result<(), WireError> {
+        let mut call = Call { turn, journal: &mut self.journal, out };
+        let next = match (&mut self.state, from) {
+            (State::Greeting(greeting), Side::Client) => {
+                greeting.feed(&mut call, &self.config, input)?
+            }
+            (State::Login(login), Side::Client) => login.feed_client(&mut call, input)?,
+            (State::Login(login), Side::Server) => {
+                login.feed_server(&mut call, &self.config, input)?
+            }
+            (State::Ready(ready), Side::Client) => ready.feed_client(&mut call, input)?,
+            (State::Ready(ready), Side::Server) => {
+                ready.feed_server(&mut call, input)?;
+                None
+            }
+            // Nothing is connected: these bytes cannot come.
+            (State::Greeting(_) | State::Connecting(_), _) => None,
+            (State::Closed, _) => {
+                input.clear();
+                None
+            }
+        };
+        if let Some(next) = next {
+            self.state = next;
+        }
+        Ok(())
     }
 }
 
@@ -65,36 +149,191 @@ impl Session for PgSession {
 
     fn feed(
         &mut self,
-        _turn: Turn<'_>,
-        _from: Side,
+        turn: Turn<'_>,
+        from: Side,
         input: &mut BytesMut,
         out: &mut Outbox,
     ) -> Result<(), ProtocolError> {
-        input.clear();
-        out.effects.push(Effect::Close);
-        Ok(())
+        self.step(turn, from, input, out).map_err(|kind| {
+            let text = format!("protocol violation by the {}: {kind}", side_word(from));
+            let report = Report { detail: None, ..fatal("08P01", &text) };
+            out.to_client.encode(|out| report.encode(out));
+            out.effects.push(Effect::Close);
+            ProtocolError { side: from, kind }
+        })
     }
 
     fn resume(
         &mut self,
-        _turn: Turn<'_>,
-        _answer: Answer,
-        _out: &mut Outbox,
+        turn: Turn<'_>,
+        answer: Answer,
+        out: &mut Outbox,
     ) -> Result<(), ProtocolError> {
+        let next = match (&mut self.state, answer) {
+            (State::Greeting(greeting), Answer::TlsStarted) => {
+                greeting.tls_started();
+                None
+            }
+            (State::Connecting(connecting), Answer::Connected { secret }) => {
+                Some(State::Login(Box::new(connecting.connected(secret, out))))
+            }
+            (State::Connecting(_), Answer::ConnectFailed) => {
+                self.journal.login_failed(turn.now, "08001", None, out);
+                let report = Report {
+                    hint: Some("the proxy could not reach the database server; see its log"),
+                    detail: Some(&self.journal.request_id()),
+                    ..fatal("08001", "could not connect to the database server")
+                };
+                close_with(&report, out);
+                Some(State::Closed)
+            }
+            _ => {
+                let kind = WireError::UnexpectedBytes;
+                return Err(ProtocolError { side: Side::Server, kind });
+            }
+        };
+        if let Some(next) = next {
+            self.state = next;
+        }
         Ok(())
     }
 
-    fn end(&mut self, _turn: Turn<'_>, _cause: EndCause, _out: &mut Outbox) {}
+    fn end(&mut self, turn: Turn<'_>, cause: EndCause, out: &mut Outbox) {
+        let silent = match std::mem::replace(&mut self.state, State::Closed) {
+            State::Closed => true,
+            State::Greeting(_) | State::Connecting(_) | State::Login(_) => false,
+            State::Ready(mut ready) => {
+                ready.abandon(&mut Call { turn, journal: &mut self.journal, out });
+                ready.server_said_fatal()
+            }
+        };
+        let (code, message, word) = match cause {
+            EndCause::ClientGone => (None, "", "client"),
+            EndCause::ServerGone => {
+                (Some("08006"), "the database server closed the connection", "server")
+            }
+            EndCause::Shutdown => {
+                (Some("57P01"), "terminating connection because the proxy is stopping", "shutdown")
+            }
+            EndCause::LoginTimeout => (Some("08006"), "login took too long", "timeout"),
+            EndCause::IdleTimeout => {
+                (Some("57P05"), "terminating connection because it was idle too long", "timeout")
+            }
+            EndCause::AuditUnavailable => {
+                (Some("57P03"), "the audit trail cannot take more records", "audit")
+            }
+        };
+        if let (Some(code), false) = (code, silent) {
+            let request_id = self.journal.request_id();
+            let report = Report { detail: Some(&request_id), ..fatal(code, message) };
+            out.to_client.encode(|out| report.encode(out));
+        }
+        self.journal.closed(turn.now, word, out);
+    }
 
-    fn wants(&self, _side: Side) -> bool {
-        true
+    fn wants(&self, side: Side) -> bool {
+        match (&self.state, side) {
+            (State::Greeting(greeting), Side::Client) => greeting.wants_client(),
+            (State::Login(_), _) | (State::Ready(_), Side::Server) => true,
+            (State::Ready(ready), Side::Client) => ready.wants_client(),
+            (State::Greeting(_) | State::Connecting(_) | State::Closed, _) => false,
+        }
     }
 
     fn phase(&self) -> Phase {
-        Phase::Login
+        match &self.state {
+            State::Greeting(_) | State::Connecting(_) | State::Login(_) => Phase::Login,
+            State::Ready(ready) => ready.phase(),
+            State::Closed => Phase::Closing,
+        }
     }
 
     fn owed_events(&self) -> usize {
-        0
+        self.journal.owed + usize::from(self.journal.opened)
+    }
+}
+
+/// What one call of the state machine works with.
+#[derive(Debug)]
+struct Call<'a> {
+    turn: Turn<'a>,
+    journal: &'a mut Journal,
+    out: &'a mut Outbox,
+}
+
+/// Numbers and pushes the audit events of one session.
+#[derive(Debug)]
+struct Journal {
+    record: Arc<SessionRecord>,
+    /// Of the last event pushed.
+    number: u64,
+    /// `SessionOpened` was pushed, so `SessionClosed` is owed.
+    opened: bool,
+    /// Outcomes still owed.
+    owed: usize,
+}
+
+impl Journal {
+    fn push(&mut self, now: Now, kind: EventKind, out: &mut Outbox) -> u64 {
+        self.number += 1;
+        let session = Some(Arc::clone(&self.record));
+        out.events.push(Event { at: now, session, number: self.number, kind });
+        self.number
+    }
+
+    /// What a client quotes to find its statement in the audit trail: the id of the next event.
+    fn request_id(&self) -> String {
+        format!("request {}.{}", self.record.uid, self.number + 1)
+    }
+
+    fn opened(&mut self, now: Now, method: &'static str, out: &mut Outbox) {
+        self.push(now, EventKind::SessionOpened { method }, out);
+        self.opened = true;
+    }
+
+    fn login_failed(
+        &mut self,
+        now: Now,
+        code: &str,
+        method: Option<&'static str>,
+        out: &mut Outbox,
+    ) {
+        self.push(now, EventKind::LoginFailed { code: code.to_owned(), method }, out);
+    }
+
+    fn closed(&mut self, now: Now, end: &'static str, out: &mut Outbox) {
+        if std::mem::take(&mut self.opened) {
+            self.push(now, EventKind::SessionClosed { end }, out);
+        }
+    }
+}
+
+fn fatal<'a>(code: &'a str, message: &'a str) -> Report<'a> {
+    let severity = Severity::Fatal;
+    Report { severity, code, message, detail: None, hint: None, position: None }
+}
+
+fn close_with(report: &Report<'_>, out: &mut Outbox) {
+    out.to_client.encode(|out| report.encode(out));
+    out.effects.push(Effect::Close);
+}
+
+/// Appends the ErrorResponse for a refusal.
+fn encode_refusal(refusal: &Refusal, request_id: &str, out: &mut BytesMut) {
+    let report = Report {
+        severity: Severity::Error,
+        code: refusal.code,
+        message: &refusal.message,
+        detail: Some(request_id),
+        hint: refusal.hint.as_deref(),
+        position: refusal.position,
+    };
+    report.encode(out);
+}
+
+fn side_word(side: Side) -> &'static str {
+    match side {
+        Side::Client => "client",
+        Side::Server => "server",
     }
 }

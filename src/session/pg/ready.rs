@@ -1,0 +1,372 @@
+//! A logged-in session: the state both directions share.
+//!
+//! The client half ([`super::client`]) forwards, rewrites or refuses; the server half
+//! ([`super::server`]) matches replies with [`Pending`]. Whether a refusal is answered by us or by
+//! making the server fail ("poison") depends on what the server already knows, see
+//! [`Ready::can_answer_locally`].
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::catalog_load::{Injected, Purpose};
+use super::pending::{Expect, InFlight, Pending};
+use super::scope::ScopeTracker;
+use super::statements::Names;
+use super::{Call, PgConfig, encode_refusal};
+use crate::analysis::SearchPath;
+use crate::analysis::sql::SessionEffect;
+use crate::event::EventKind;
+use crate::session::gate::{self, Plan, Refusal};
+use crate::session::{Outbox, Phase, Turn};
+use crate::wire::error::WireError;
+use crate::wire::pg::message;
+use crate::wire::reader::Reader;
+
+/// A logged-in session.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a session, not one state")]
+pub(super) struct Ready {
+    pub(super) config: Arc<PgConfig>,
+    pub(super) scope: ScopeTracker,
+    pub(super) backend: Backend,
+    pub(super) pending: Pending,
+    pub(super) names: Names,
+    /// Transaction status of the last ReadyForQuery: `I`, `T` or `E`.
+    pub(super) status: u8,
+    /// Something was forwarded since the last Sync: the server is inside a batch.
+    pub(super) batch_open: bool,
+    /// After a refusal in the extended protocol.
+    pub(super) skip: Skip,
+    /// The server reads copy data; Sync is not answered until the client ends it.
+    pub(super) copy_in: bool,
+    /// Bytes of a long client message still to be passed on (or dropped, while skipping).
+    pub(super) client_remaining: Remaining,
+    /// Bytes of a long server message still to be passed on.
+    pub(super) server_remaining: usize,
+    /// Queries of our own in flight: the client waits.
+    pub(super) injected: usize,
+    /// A ReadyForQuery that is held back until the injected queries are done.
+    pub(super) held_ready: bool,
+    /// Session setup: the authentication method, until the opening is recorded.
+    opening: Option<&'static str>,
+    /// The server was asked something for the message at hand; it is not asked again for it.
+    asked: bool,
+    /// An error of this batch, for telling a rollback from a commit.
+    pub(super) batch_failed: bool,
+    /// DDL passed: other sessions' catalogs are stale once it is committed.
+    pub(super) ddl_seen: bool,
+    /// The server sent a FATAL error itself.
+    pub(super) fatal_seen: bool,
+    pub(super) closing: bool,
+}
+
+/// What to do with client messages until the next Sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Skip {
+    /// Handle them.
+    No,
+    /// Drop them and answer the Sync ourselves: the server knows nothing of this batch.
+    AnswerSync,
+    /// Drop them and forward the Sync: the server is skipping too.
+    ForwardSync,
+}
+
+/// The rest of a client message that is longer than what was read so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remaining {
+    /// Pass this many bytes on.
+    Pass(usize),
+    /// Drop this many bytes.
+    Drop(usize),
+}
+
+/// What the server told of itself.
+#[derive(Debug)]
+pub(super) struct Backend {
+    /// `client_encoding` in which text can be read byte by byte as the server does.
+    readable_encoding: bool,
+    /// `standard_conforming_strings`.
+    conforming_strings: bool,
+}
+
+impl Default for Backend {
+    fn default() -> Self {
+        Self { readable_encoding: true, conforming_strings: true }
+    }
+}
+
+impl Backend {
+    pub(super) fn parameter_status(&mut self, body: &[u8]) -> Result<(), WireError> {
+        let mut reader = Reader::new(body);
+        let (name, value) = (reader.cstr()?, reader.cstr()?);
+        reader.finish()?;
+        match name {
+            b"client_encoding" => self.readable_encoding = value == b"UTF8",
+            b"standard_conforming_strings" => self.conforming_strings = value == b"on",
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Why a text cannot be trusted to mean to the server what it means to us.
+    fn unreadable(&self) -> Option<Refusal> {
+        let what = match (self.readable_encoding, self.conforming_strings) {
+            (true, true) => return None,
+            (false, _) => "client_encoding is not UTF8",
+            (true, false) => "standard_conforming_strings is off",
+        };
+        Some(Refusal {
+            code: "0A000",
+            message: format!("{what}, so statements cannot be checked"),
+            hint: Some("reconnect with the default setting".to_owned()),
+            position: None,
+            rule: None,
+        })
+    }
+}
+
+impl Ready {
+    pub(super) fn new(config: Arc<PgConfig>, scope: ScopeTracker, backend: Backend) -> Self {
+        Self {
+            config,
+            scope,
+            backend,
+            pending: Pending::default(),
+            names: Names::default(),
+            status: b'I',
+            batch_open: false,
+            skip: Skip::No,
+            copy_in: false,
+            client_remaining: Remaining::Pass(0),
+            server_remaining: 0,
+            injected: 0,
+            held_ready: false,
+            opening: None,
+            asked: false,
+            batch_failed: false,
+            ddl_seen: false,
+            fatal_seen: false,
+            closing: false,
+        }
+    }
+
+    /// The server is ready for the first time: learn what planning needs, then open the session.
+    pub(super) fn begin(&mut self, call: &mut Call<'_>, method: &'static str) {
+        let turn = call.turn;
+        self.held_ready = true;
+        self.opening = Some(method);
+        if self.scope.class().concerned {
+            self.inject(Purpose::SearchPath, call.out);
+            if gate::needs_catalog(turn, &self.scope.current(turn)) {
+                self.inject(Purpose::Catalog, call.out);
+            }
+        }
+        self.release_ready(call);
+    }
+
+    /// Sends the held ReadyForQuery once nothing of ours is in flight.
+    pub(super) fn release_ready(&mut self, call: &mut Call<'_>) {
+        if self.injected > 0 || !std::mem::take(&mut self.held_ready) {
+            return;
+        }
+        if let Some(method) = self.opening.take() {
+            call.journal.opened(call.turn.now, method, call.out);
+        }
+        call.out.to_client.encode(|out| message::ready_for_query(out, self.status));
+    }
+
+    pub(super) fn inject(&mut self, purpose: Purpose, out: &mut Outbox) {
+        let text = Injected::text(purpose);
+        out.to_server.encode(|out| message::query(out, text.as_bytes()));
+        self.pending.push(Expect::Injected(Box::new(Injected::new(purpose))));
+        self.injected += 1;
+        // A Query destroys the unnamed statement and portal at the server.
+        self.names.query_started();
+    }
+
+    pub(super) fn wants_client(&self) -> bool {
+        self.injected == 0 && !self.closing && self.pending.len() < self.config.pending_replies_max
+    }
+
+    pub(super) fn server_said_fatal(&self) -> bool {
+        self.fatal_seen
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        if self.closing {
+            Phase::Closing
+        } else if !self.pending.is_empty() || self.batch_open || self.injected > 0 {
+            Phase::Busy
+        } else if self.status == b'I' {
+            Phase::Idle
+        } else {
+            Phase::InTransaction
+        }
+    }
+
+    /// Nothing of this session is in flight at the server, and no transaction depends on what we
+    /// answer: a refusal needs no help of the server.
+    pub(super) fn can_answer_locally(&self) -> bool {
+        self.pending.is_empty() && !self.batch_open && self.status != b'T'
+    }
+
+    /// The session may put a query of its own in: between statements, outside a transaction.
+    pub(super) fn can_inject(&self) -> bool {
+        self.pending.is_empty() && !self.batch_open && self.status == b'I'
+    }
+
+    /// Plans a text of the client; `None` if a catalog is being read first and the message must
+    /// wait.
+    pub(super) fn plan(
+        &mut self,
+        turn: Turn<'_>,
+        text: &[u8],
+        out: &mut Outbox,
+    ) -> Option<Arc<Plan>> {
+        let may_ask = self.can_inject() && !self.asked;
+        let scope = self.scope.current(turn);
+        if may_ask && scope.class.concerned && *scope.path == SearchPath::Uncertain {
+            self.asked = true;
+            self.inject(Purpose::SearchPath, out);
+            return None;
+        }
+        if may_ask && gate::needs_catalog(turn, &scope) {
+            self.asked = true;
+            self.inject(Purpose::Catalog, out);
+            return None;
+        }
+        let plan = gate::plan(turn, &scope, text);
+        if plan.wants_catalog
+            && may_ask
+            && turn.analyzer.claim_reload(self.scope.database(), turn.now.mono_us)
+        {
+            self.asked = true;
+            self.inject(Purpose::Catalog, out);
+            return None;
+        }
+        self.asked = false;
+        Some(plan)
+    }
+
+    /// What stands against a plan besides its own verdict.
+    pub(super) fn vet(&mut self, turn: Turn<'_>, plan: &Plan) -> Result<(), Refusal> {
+        if let gate::Verdict::Refuse(refusal) = &plan.verdict {
+            return Err(refusal.clone());
+        }
+        if self.scope.class().concerned
+            && let Some(refusal) = self.backend.unreadable()
+            && !plan.only_ends_or_sets()
+        {
+            return Err(refusal);
+        }
+        for effect in &plan.effects {
+            if let SessionEffect::Execute { name } = effect {
+                self.vet_execute(turn, name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// EXECUTE runs what PREPARE sent: if the rules would send something else today, refuse.
+    fn vet_execute(&mut self, turn: Turn<'_>, name: &str) -> Result<(), Refusal> {
+        let Some(prepared) = self.names.statement(name.as_bytes()) else { return Ok(()) };
+        let prepared = Arc::clone(prepared);
+        let scope = self.scope.current(turn);
+        if prepared.key == scope.key {
+            return Ok(());
+        }
+        let plan = gate::plan(turn, &scope, &prepared.text);
+        if plan.outgoing(&prepared.text) == prepared.plan.outgoing(&prepared.text) {
+            return Ok(());
+        }
+        Err(Refusal {
+            code: "26000",
+            message: format!("the rules changed since `{name}` was prepared"),
+            hint: Some("DEALLOCATE it and PREPARE it again".to_owned()),
+            position: None,
+            rule: None,
+        })
+    }
+
+    /// Records the decision for a statement about to be forwarded.
+    pub(super) fn in_flight(call: &mut Call<'_>, plan: Arc<Plan>, extended: bool) -> InFlight {
+        let Call { turn, journal, out } = call;
+        let generation = turn.rules.generation;
+        let kind = EventKind::Decision {
+            statement: Arc::clone(&plan.record),
+            generation,
+            limited_by: None,
+            extended,
+        };
+        let decision = journal.push(turn.now, kind, out);
+        journal.owed += 1;
+        InFlight {
+            plan,
+            decision,
+            generation,
+            started_us: turn.now.mono_us,
+            rows: 0,
+            streamed_rows: 0,
+            bytes: 0,
+            error: None,
+            extended,
+            statement: 0,
+            prepares: None,
+        }
+    }
+
+    /// Records a refusal; returns the encoded ErrorResponse.
+    pub(super) fn refused(
+        call: &mut Call<'_>,
+        plan: &Plan,
+        refusal: &Refusal,
+        extended: bool,
+    ) -> Bytes {
+        let Call { turn, journal, out } = call;
+        let mut reply = BytesMut::new();
+        encode_refusal(refusal, &journal.request_id(), &mut reply);
+        let statement = match &plan.verdict {
+            gate::Verdict::Refuse(_) => Arc::clone(&plan.record),
+            // The plan allowed it; something of this moment does not.
+            gate::Verdict::Forward | gate::Verdict::Rewrite(_) => {
+                Arc::new(plan.record.denied(refusal.code, &refusal.message, refusal.rule.as_ref()))
+            }
+        };
+        let kind = EventKind::Decision {
+            statement,
+            generation: turn.rules.generation,
+            limited_by: refusal.rule.clone().filter(|_| refusal.code == "53400"),
+            extended,
+        };
+        journal.push(turn.now, kind, out);
+        reply.freeze()
+    }
+
+    /// Records what came of a statement.
+    pub(super) fn completed(call: &mut Call<'_>, flight: &InFlight) {
+        let Call { turn, journal, out } = call;
+        journal.owed = journal.owed.saturating_sub(1);
+        let kind = EventKind::Outcome {
+            statement: Arc::clone(&flight.plan.record),
+            generation: flight.generation,
+            decision: flight.decision,
+            rows: flight.rows,
+            bytes: flight.bytes,
+            duration_us: turn.now.mono_us.saturating_sub(flight.started_us),
+            error: flight.error,
+            extended: flight.extended,
+        };
+        journal.push(turn.now, kind, out);
+    }
+
+    /// The connection ends with replies outstanding: their outcomes are unknown.
+    pub(super) fn abandon(&mut self, call: &mut Call<'_>) {
+        while let Some(expect) = self.pending.pop() {
+            if let Expect::Query(mut flight) | Expect::Execute(mut flight) = expect {
+                flight.error.get_or_insert(*b"08006");
+                Self::completed(call, &flight);
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Errors and notices of statements that touch governed relations: only what cannot hold a value.
+//!
+//! Kept: severity, SQLSTATE, position (mapped back to the client's text). The message becomes the
+//! standard text of the SQLSTATE; detail, hint, context, names and internal queries go.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::session::gate::{Plan, Verdict};
+use crate::wire::pg::error::{fields, put_field};
+use crate::wire::pg::message::framed;
+
+/// The ErrorResponse a client gets instead of the server's.
+pub(super) fn error(plan: Option<&Plan>, body: &[u8]) -> Bytes {
+    rebuilt(b'E', plan, body)
+}
+
+/// The NoticeResponse a client gets instead; `None` if there is nothing to tell.
+pub(super) fn notice(body: &[u8]) -> Option<Bytes> {
+    fields(body).is_ok().then(|| rebuilt(b'N', None, body))
+}
+
+/// FATAL and PANIC end the session.
+pub(super) fn ends_session(body: &[u8]) -> bool {
+    let fields = fields(body).unwrap_or_default();
+    fields.iter().any(|(letter, text)| *letter == b'V' && matches!(*text, b"FATAL" | b"PANIC"))
+}
+
+fn rebuilt(tag: u8, plan: Option<&Plan>, body: &[u8]) -> Bytes {
+    // A body that cannot be read tells nothing.
+    let fields = fields(body).unwrap_or_default();
+    let find = |wanted: u8| fields.iter().find(|(letter, _)| *letter == wanted).map(|f| f.1);
+    let code = find(b'C').filter(|code| code.len() == 5).unwrap_or(b"XX000");
+    // Errors of parse analysis speak of the client's text and of definitions; no row was read.
+    let analysis = code.starts_with(b"42") && plan.is_some_and(|plan| plan.read_only);
+    let message = match find(b'M') {
+        Some(message) if analysis => message,
+        _ => standard_text(code).as_bytes(),
+    };
+    let severity = [b'S', b'V'].map(|letter| find(letter).unwrap_or(b"ERROR"));
+    let position = find(b'P').and_then(|position| original_position(plan, position));
+    let mut out = BytesMut::new();
+    framed(&mut out, tag, |out| {
+        put_field(out, b'S', severity[0]);
+        put_field(out, b'V', severity[1]);
+        put_field(out, b'C', code);
+        put_field(out, b'M', message);
+        if let Some(position) = position {
+            put_field(out, b'P', position.to_string().as_bytes());
+        }
+        out.extend_from_slice(&[0]);
+    });
+    out.freeze()
+}
+
+fn original_position(plan: Option<&Plan>, position: &[u8]) -> Option<u32> {
+    let position: u32 = std::str::from_utf8(position).ok()?.parse().ok()?;
+    match &plan?.verdict {
+        Verdict::Rewrite(rewritten) => rewritten.original_position(position),
+        Verdict::Forward => Some(position),
+        Verdict::Refuse(_) => None,
+    }
+}
+
+/// The condition name of a SQLSTATE (PostgreSQL documentation, appendix "Error Codes"), of its
+/// class where the code is rare.
+fn standard_text(code: &[u8]) -> &'static str {
+    let exact = TEXTS.iter().find(|(known, _)| known.as_bytes() == code);
+    let class =
+        || TEXTS.iter().find(|(known, _)| known.as_bytes() == code.get(..2).unwrap_or(code));
+    exact.or_else(class).map_or("error", |(_, text)| text)
+}
+
+const TEXTS: &[(&str, &str)] = &[
+    ("00000", "successful completion"),
+    ("01", "warning"),
+    ("02", "no data"),
+    ("08", "connection exception"),
+    ("0A", "feature not supported"),
+    ("21000", "cardinality violation"),
+    ("22001", "string data right truncation"),
+    ("22003", "numeric value out of range"),
+    ("22007", "invalid datetime format"),
+    ("22008", "datetime field overflow"),
+    ("22012", "division by zero"),
+    ("22021", "character not in repertoire"),
+    ("22023", "invalid parameter value"),
+    ("2201B", "invalid regular expression"),
+    ("2201E", "invalid argument for logarithm"),
+    ("2201F", "invalid argument for power function"),
+    ("22P02", "invalid text representation"),
+    ("22P03", "invalid binary representation"),
+    ("22", "data exception"),
+    ("23502", "not null violation"),
+    ("23503", "foreign key violation"),
+    ("23505", "unique violation"),
+    ("23514", "check violation"),
+    ("23P01", "exclusion violation"),
+    ("23", "integrity constraint violation"),
+    ("24", "invalid cursor state"),
+    ("25001", "active SQL transaction"),
+    ("25006", "read only SQL transaction"),
+    ("25P01", "no active SQL transaction"),
+    ("25P02", "current transaction is aborted, commands ignored until end of transaction block"),
+    ("25", "invalid transaction state"),
+    ("26", "invalid SQL statement name"),
+    ("28", "invalid authorization specification"),
+    ("2B", "dependent privilege descriptors still exist"),
+    ("2D", "invalid transaction termination"),
+    ("34", "invalid cursor name"),
+    ("38", "external routine exception"),
+    ("3D", "invalid catalog name"),
+    ("3F", "invalid schema name"),
+    ("40001", "could not serialize access"),
+    ("40P01", "deadlock detected"),
+    ("40", "transaction rollback"),
+    ("42501", "insufficient privilege"),
+    ("42601", "syntax error"),
+    ("42P01", "undefined table"),
+    ("42703", "undefined column"),
+    ("42883", "undefined function"),
+    ("42", "syntax error or access rule violation"),
+    ("44000", "new row violates a view's check option"),
+    ("53", "insufficient resources"),
+    ("54", "program limit exceeded"),
+    ("55P03", "lock not available"),
+    ("55", "object not in prerequisite state"),
+    ("57014", "canceling statement due to user request or timeout"),
+    ("57P01", "terminating connection due to administrator command"),
+    ("57", "operator intervention"),
+    ("58", "system error"),
+    ("P0", "error raised by a function"),
+    ("XX", "internal error"),
+];

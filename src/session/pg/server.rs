@@ -1,0 +1,413 @@
+//! What the server answers: matched with what is pending, passed on in runs.
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::Call;
+use super::pending::{Expect, InFlight};
+use super::ready::{Ready, Skip};
+use super::scrub;
+use crate::analysis::sql::SessionEffect;
+use crate::session::gate::Plan;
+use crate::session::{Outbox, Turn};
+use crate::wire::error::WireError;
+use crate::wire::pg::error::sqlstate;
+use crate::wire::pg::frame::{self, Backend, HEAD_BYTES, Head};
+use crate::wire::pg::message::tag_rows;
+
+/// What becomes of a server's frame.
+enum Fate {
+    /// The client gets it as it is.
+    Pass,
+    /// The client gets nothing.
+    Drop,
+    /// The client gets this instead.
+    Replace(Bytes),
+}
+
+/// Bytes at the front of the input that are passed on together, as soon as something else has to
+/// happen.
+#[derive(Default)]
+struct Run(usize);
+
+impl Run {
+    fn flush(&mut self, input: &mut BytesMut, out: &mut Outbox) {
+        out.to_client.take_from(input, std::mem::take(&mut self.0));
+    }
+}
+
+impl Ready {
+    pub(super) fn feed_server(
+        &mut self,
+        call: &mut Call<'_>,
+        input: &mut BytesMut,
+    ) -> Result<(), WireError> {
+        let mut run = Run::default();
+        let result = self.frames(call, &mut run, input);
+        run.flush(input, call.out);
+        result
+    }
+
+    fn frames(
+        &mut self,
+        call: &mut Call<'_>,
+        run: &mut Run,
+        input: &mut BytesMut,
+    ) -> Result<(), WireError> {
+        let streamed = self.server_remaining.min(input.len());
+        self.server_remaining -= streamed;
+        run.0 = streamed;
+        while let Some(head) = frame::peek(input.get(run.0..).unwrap_or_default())? {
+            let kind = Backend::from_tag(head.tag)?;
+            let available = input.len() - run.0;
+            if self.streams(kind) {
+                self.count(kind, head);
+                let now = head.len.min(available);
+                self.server_remaining = head.len - now;
+                run.0 += now;
+                continue;
+            }
+            if head.len > SERVER_FRAME_BYTES_MAX {
+                return Err(WireError::TooLong);
+            }
+            if available < head.len {
+                break;
+            }
+            let body = input.get(run.0 + HEAD_BYTES..run.0 + head.len).unwrap_or_default();
+            match self.frame(call, kind, head, body)? {
+                Fate::Pass => run.0 += head.len,
+                Fate::Drop => {
+                    run.flush(input, call.out);
+                    input.advance(head.len);
+                }
+                Fate::Replace(bytes) => {
+                    run.flush(input, call.out);
+                    call.out.to_client.extend(&bytes);
+                    input.advance(head.len);
+                }
+            }
+            if self.has_local() || self.held_ready {
+                run.flush(input, call.out);
+                self.flush_local(call.out);
+                self.release_ready(call);
+            }
+        }
+        Ok(())
+    }
+
+    /// Frames that need no look inside and belong to the client: rows and copy data.
+    fn streams(&mut self, kind: Backend) -> bool {
+        let rows = matches!(kind, Backend::DataRow | Backend::CopyData);
+        rows && matches!(self.pending.head(), Some(Expect::Query(_) | Expect::Execute(_)))
+    }
+
+    fn count(&mut self, kind: Backend, head: Head) {
+        if let Some(Expect::Query(flight) | Expect::Execute(flight)) = self.pending.head() {
+            flight.bytes += u64::try_from(head.len).unwrap_or(0);
+            if kind == Backend::DataRow {
+                flight.streamed_rows += 1;
+            }
+        }
+    }
+
+    fn frame(
+        &mut self,
+        call: &mut Call<'_>,
+        kind: Backend,
+        head: Head,
+        body: &[u8],
+    ) -> Result<Fate, WireError> {
+        match kind {
+            Backend::ParameterStatus => {
+                self.backend.parameter_status(body)?;
+                return Ok(Fate::Pass);
+            }
+            Backend::NotificationResponse => return Ok(Fate::Pass),
+            Backend::NoticeResponse => return Ok(self.notice(body)),
+            Backend::ErrorResponse => return self.error(call, body),
+            Backend::ReadyForQuery => return self.ready(call, head, body),
+            Backend::CopyInResponse => self.copy_in = !self.pending.copy_in_started(),
+            // Replication only.
+            Backend::CopyBothResponse
+            | Backend::Authentication
+            | Backend::BackendKeyData
+            | Backend::FunctionCallResponse
+            | Backend::NegotiateProtocolVersion => {
+                return Err(WireError::UnexpectedMessage(head.tag));
+            }
+            Backend::BindComplete
+            | Backend::CloseComplete
+            | Backend::CommandComplete
+            | Backend::CopyData
+            | Backend::CopyDone
+            | Backend::CopyOutResponse
+            | Backend::DataRow
+            | Backend::EmptyQueryResponse
+            | Backend::NoData
+            | Backend::ParameterDescription
+            | Backend::ParseComplete
+            | Backend::PortalSuspended
+            | Backend::RowDescription => {}
+        }
+        self.reply(call, kind, head, body)
+    }
+
+    fn reply(
+        &mut self,
+        call: &mut Call<'_>,
+        kind: Backend,
+        head: Head,
+        body: &[u8],
+    ) -> Result<Fate, WireError> {
+        let unexpected = Err(WireError::UnexpectedMessage(head.tag));
+        let done = match (self.pending.head(), kind) {
+            (Some(Expect::Injected(injected)), Backend::DataRow) => {
+                injected.row(body)?;
+                return Ok(Fate::Drop);
+            }
+            (
+                Some(Expect::Injected(_)),
+                Backend::RowDescription | Backend::CommandComplete | Backend::EmptyQueryResponse,
+            ) => return Ok(Fate::Drop),
+            (Some(Expect::Swallow), Backend::ParseComplete | Backend::CloseComplete) => {
+                self.pending.pop();
+                return Ok(Fate::Drop);
+            }
+            (Some(Expect::Parse { .. }), Backend::ParseComplete)
+            | (Some(Expect::Bind { .. }), Backend::BindComplete)
+            | (
+                Some(Expect::CloseStatement { .. } | Expect::ClosePortal { .. }),
+                Backend::CloseComplete,
+            )
+            | (Some(Expect::Describe(_)), Backend::RowDescription | Backend::NoData) => true,
+            (Some(Expect::Describe(_)), Backend::ParameterDescription) => false,
+            (Some(Expect::Query(flight)), Backend::CommandComplete) => {
+                let effect = complete_statement(flight, body);
+                let prepared = flight.prepares.clone();
+                self.apply(call.turn, effect, prepared, body);
+                false
+            }
+            (Some(Expect::Execute(flight)), Backend::CommandComplete) => {
+                let effect = complete_statement(flight, body);
+                let prepared = flight.prepares.clone();
+                self.apply(call.turn, effect, prepared, body);
+                true
+            }
+            (Some(Expect::Execute(flight)), Backend::PortalSuspended) => {
+                flight.rows = flight.streamed_rows;
+                true
+            }
+            (Some(Expect::Execute(_)), Backend::EmptyQueryResponse) => true,
+            (Some(Expect::Query(_)), Backend::EmptyQueryResponse | Backend::RowDescription)
+            | (
+                Some(Expect::Query(_) | Expect::Execute(_)),
+                Backend::CopyInResponse | Backend::CopyOutResponse | Backend::CopyDone,
+            ) => false,
+            _ => return unexpected,
+        };
+        if done && let Some(Expect::Execute(flight)) = self.pending.pop() {
+            Self::completed(call, &flight);
+        }
+        Ok(Fate::Pass)
+    }
+
+    /// A statement succeeded: follow what it did to the session.
+    fn apply(
+        &mut self,
+        turn: Turn<'_>,
+        effect: Option<SessionEffect>,
+        prepared: Option<Arc<super::statements::Prepared>>,
+        tag: &[u8],
+    ) {
+        let Some(effect) = effect else { return };
+        match &effect {
+            SessionEffect::EndTransaction => {
+                self.scope.settle(!tag.starts_with(b"ROLLBACK"));
+                self.transaction_ended(turn, !tag.starts_with(b"ROLLBACK"));
+            }
+            SessionEffect::Prepare { name } => {
+                let full = self.names.statement_count() >= self.config.prepared_statements_max;
+                if prepared.is_some() && !full {
+                    self.names.set_statement(&Bytes::copy_from_slice(name.as_bytes()), prepared);
+                }
+            }
+            SessionEffect::Deallocate { name: Some(name) } => {
+                self.names.set_statement(&Bytes::copy_from_slice(name.as_bytes()), None);
+            }
+            SessionEffect::Deallocate { name: None } | SessionEffect::DiscardAll => {
+                self.names.forget_statements();
+            }
+            SessionEffect::Ddl => self.ddl_seen = true,
+            SessionEffect::None
+            | SessionEffect::Begin
+            | SessionEffect::RollbackTo
+            | SessionEffect::SetSearchPath { .. }
+            | SessionEffect::SearchPathUncertain
+            | SessionEffect::Execute { .. } => {}
+        }
+        self.scope.apply(&effect);
+    }
+
+    fn transaction_ended(&mut self, turn: Turn<'_>, committed: bool) {
+        if std::mem::take(&mut self.ddl_seen) && committed {
+            turn.analyzer.mark_stale(self.scope.database());
+        }
+    }
+
+    fn ready(&mut self, call: &mut Call<'_>, head: Head, body: &[u8]) -> Result<Fate, WireError> {
+        let &[status @ (b'I' | b'T' | b'E')] = body else { return Err(WireError::BadField) };
+        self.status = status;
+        self.copy_in = false;
+        let failed = std::mem::take(&mut self.batch_failed);
+        if status == b'I' {
+            self.scope.settle(!failed);
+            self.transaction_ended(call.turn, !failed);
+            self.names.transaction_ended();
+        }
+        match self.pending.pop() {
+            Some(Expect::Query(flight)) => {
+                Self::completed(call, &flight);
+                Ok(Fate::Pass)
+            }
+            Some(Expect::Sync | Expect::Poison { simple: true, failed: true, .. }) => {
+                Ok(Fate::Pass)
+            }
+            Some(Expect::Injected(injected)) => {
+                self.injected = self.injected.saturating_sub(1);
+                injected.complete(call.turn, &mut self.scope);
+                Ok(Fate::Drop)
+            }
+            _ => Err(WireError::UnexpectedMessage(head.tag)),
+        }
+    }
+
+    fn notice(&mut self, body: &[u8]) -> Fate {
+        match self.pending.head() {
+            Some(Expect::Injected(_) | Expect::Swallow) => Fate::Drop,
+            Some(Expect::Query(flight) | Expect::Execute(flight)) if flight.plan.scrub => {
+                scrub::notice(body).map_or(Fate::Drop, Fate::Replace)
+            }
+            _ => Fate::Pass,
+        }
+    }
+
+    fn error(&mut self, call: &mut Call<'_>, body: &[u8]) -> Result<Fate, WireError> {
+        let code = sqlstate(body);
+        self.batch_failed = true;
+        self.copy_in = false;
+        self.fatal_seen |= scrub::ends_session(body);
+        let (plan, extended) = match self.pending.head() {
+            Some(Expect::Injected(injected)) => {
+                injected.failed();
+                return Ok(Fate::Drop);
+            }
+            Some(Expect::Poison { reply, simple, failed }) => {
+                *failed = true;
+                let reply = reply.clone();
+                if !*simple {
+                    self.pending.pop();
+                    self.skip_batch(call, *b"25P02");
+                }
+                return Ok(Fate::Replace(reply));
+            }
+            Some(Expect::Query(flight)) => {
+                flight.error = Some(code);
+                (Some(Arc::clone(&flight.plan)), false)
+            }
+            Some(Expect::Execute(flight)) => {
+                flight.error = Some(code);
+                (Some(Arc::clone(&flight.plan)), true)
+            }
+            Some(Expect::Parse { name, .. }) => {
+                let plan = self.names.statement(&name.clone()).map(|p| Arc::clone(&p.plan));
+                (plan, true)
+            }
+            Some(Expect::Describe(plan)) => (plan.clone(), true),
+            Some(Expect::Bind { name, .. }) => {
+                let name = name.clone();
+                (self.names.portal(&name).map(|p| Arc::clone(&p.statement.plan)), true)
+            }
+            Some(
+                Expect::CloseStatement { .. }
+                | Expect::ClosePortal { .. }
+                | Expect::Swallow
+                | Expect::Sync
+                | Expect::CopyEnd
+                | Expect::Local(_),
+            ) => (None, true),
+            // Out of turn: the server ends the session (shutdown, timeout).
+            None => (None, false),
+        };
+        if extended {
+            self.skip_batch(call, code);
+        }
+        Ok(self.scrubbed(plan.as_deref(), body))
+    }
+
+    fn scrubbed(&self, plan: Option<&Plan>, body: &[u8]) -> Fate {
+        let scrub = match plan {
+            Some(plan) => plan.scrub,
+            // Something of ours, or out of turn: for a governed session nothing is told.
+            None => self.scope.class().governed,
+        };
+        if scrub { Fate::Replace(scrub::error(plan, body)) } else { Fate::Pass }
+    }
+
+    /// After an error in the extended protocol the server skips to the next Sync: so do we, and
+    /// names mean again what they meant before the skipped messages.
+    fn skip_batch(&mut self, call: &mut Call<'_>, code: [u8; 5]) {
+        let (skipped, sync_sent) = self.pending.skip_to_sync();
+        for expect in skipped {
+            match expect {
+                Expect::Query(mut flight) | Expect::Execute(mut flight) => {
+                    flight.error.get_or_insert(code);
+                    Self::completed(call, &flight);
+                }
+                Expect::Parse { name, prior } | Expect::CloseStatement { name, prior } => {
+                    self.names.set_statement(&name, prior);
+                }
+                Expect::Bind { name, prior } | Expect::ClosePortal { name, prior } => {
+                    self.names.set_portal(&name, prior);
+                }
+                // A refusal the client never gets: the batch had already failed.
+                Expect::Poison { .. }
+                | Expect::Describe(_)
+                | Expect::Sync
+                | Expect::CopyEnd
+                | Expect::Local(_)
+                | Expect::Swallow
+                | Expect::Injected(_) => {}
+            }
+        }
+        // Messages of this batch that are still to come are skipped by the server itself.
+        if self.skip == Skip::No && !sync_sent {
+            self.skip = Skip::ForwardSync;
+        }
+    }
+
+    fn has_local(&mut self) -> bool {
+        matches!(self.pending.head(), Some(Expect::Local(_) | Expect::CopyEnd))
+    }
+
+    /// Sends what is due from us, up to the next reply of the server.
+    pub(super) fn flush_local(&mut self, out: &mut Outbox) {
+        while self.has_local() {
+            if let Some(Expect::Local(bytes)) = self.pending.pop() {
+                out.to_client.extend(&bytes);
+            }
+        }
+    }
+}
+
+/// Adds the tag's rows; returns what the completed statement does to the session.
+fn complete_statement(flight: &mut InFlight, tag: &[u8]) -> Option<SessionEffect> {
+    let tag = tag.strip_suffix(&[0]).unwrap_or(tag);
+    flight.rows += tag_rows(tag);
+    let effect = flight.plan.effects.get(flight.statement).filter(|e| **e != SessionEffect::None);
+    flight.statement += 1;
+    effect.cloned()
+}
+
+/// Longest server frame that is read whole: descriptions, errors, parameters.
+const SERVER_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;

@@ -1,0 +1,207 @@
+//! Encoders for the few messages the proxy says itself, readers for the ones it must understand.
+
+use bytes::{BufMut, BytesMut};
+
+use super::startup::Startup;
+use crate::wire::error::WireError;
+use crate::wire::reader::Reader;
+
+/// Appends one frame whose body `write` appends; the length is filled in afterwards.
+pub fn framed(out: &mut BytesMut, tag: u8, write: impl FnOnce(&mut BytesMut)) {
+    out.put_u8(tag);
+    with_length(out, write);
+}
+
+fn with_length(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
+    let start = out.len();
+    out.put_u32(0);
+    write(out);
+    let len = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+    if let Some(field) = out.get_mut(start..start + 4) {
+        field.copy_from_slice(&len.to_be_bytes());
+    }
+}
+
+/// StartupMessage of protocol 3.0 with these parameters; `_pq_.` options are left out, as they
+/// belong to later minor versions.
+pub fn startup(out: &mut BytesMut, startup: &Startup) {
+    with_length(out, |out| {
+        out.put_u32(0x0003_0000);
+        let settings = startup.parameters.iter().filter(|(name, _)| !name.starts_with(b"_pq_."));
+        for (name, value) in settings {
+            put_cstr(out, name);
+            put_cstr(out, value);
+        }
+        out.put_u8(0);
+    });
+}
+
+/// CancelRequest.
+pub fn cancel_request(out: &mut BytesMut, pid: u32, secret: &[u8]) {
+    with_length(out, |out| {
+        out.put_u32(80_877_102);
+        out.put_u32(pid);
+        out.put_slice(secret);
+    });
+}
+
+/// NegotiateProtocolVersion: newest minor version we speak is 0; `options` are not supported.
+pub fn negotiate_protocol_version(out: &mut BytesMut, options: &[&[u8]]) {
+    framed(out, b'v', |out| {
+        out.put_u32(0);
+        out.put_u32(u32::try_from(options.len()).unwrap_or(u32::MAX));
+        options.iter().for_each(|option| put_cstr(out, option));
+    });
+}
+
+/// BackendKeyData.
+pub fn backend_key_data(out: &mut BytesMut, pid: u32, secret: &[u8]) {
+    framed(out, b'K', |out| {
+        out.put_u32(pid);
+        out.put_slice(secret);
+    });
+}
+
+/// AuthenticationSASL with these mechanisms.
+pub fn authentication_sasl(out: &mut BytesMut, mechanisms: &[&[u8]]) {
+    framed(out, b'R', |out| {
+        out.put_u32(10);
+        mechanisms.iter().for_each(|mechanism| put_cstr(out, mechanism));
+        out.put_u8(0);
+    });
+}
+
+/// ReadyForQuery with a transaction status (`I`, `T`, `E`).
+pub fn ready_for_query(out: &mut BytesMut, status: u8) {
+    framed(out, b'Z', |out| out.put_u8(status));
+}
+
+/// Query.
+pub fn query(out: &mut BytesMut, text: &[u8]) {
+    framed(out, b'Q', |out| put_cstr(out, text));
+}
+
+/// Parse; `parameter_types` is the raw tail of a Parse message (count and OIDs).
+pub fn parse(out: &mut BytesMut, name: &[u8], text: &[u8], parameter_types: &[u8]) {
+    framed(out, b'P', |out| {
+        put_cstr(out, name);
+        put_cstr(out, text);
+        out.put_slice(parameter_types);
+    });
+}
+
+/// Close of a prepared statement.
+pub fn close_statement(out: &mut BytesMut, name: &[u8]) {
+    framed(out, b'C', |out| {
+        out.put_u8(b'S');
+        put_cstr(out, name);
+    });
+}
+
+fn put_cstr(out: &mut BytesMut, text: &[u8]) {
+    out.put_slice(text);
+    out.put_u8(0);
+}
+
+/// A Parse message, read completely.
+#[derive(Clone, Copy, Debug)]
+pub struct ParseBody<'a> {
+    /// Statement name, empty for the unnamed one.
+    pub name: &'a [u8],
+    /// Statement text.
+    pub text: &'a [u8],
+    /// Raw tail: number of parameter types, and their OIDs.
+    pub parameter_types: &'a [u8],
+}
+
+impl<'a> ParseBody<'a> {
+    /// Reads a Parse body.
+    ///
+    /// # Errors
+    /// Anything but exactly the fields of the message.
+    pub fn read(body: &'a [u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(body);
+        let (name, text) = (reader.cstr()?, reader.cstr()?);
+        let parameter_types = reader.rest();
+        let count = reader.u16()?;
+        reader.take(usize::from(count) * 4)?;
+        reader.finish()?;
+        Ok(Self { name, text, parameter_types })
+    }
+}
+
+/// The single text of a Query body.
+///
+/// # Errors
+/// A missing terminator, or bytes after it.
+pub fn query_text(body: &[u8]) -> Result<&[u8], WireError> {
+    let mut reader = Reader::new(body);
+    let text = reader.cstr()?;
+    reader.finish()?;
+    Ok(text)
+}
+
+/// What a Describe or Close message speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// A prepared statement.
+    Statement(&'a [u8]),
+    /// A portal.
+    Portal(&'a [u8]),
+}
+
+impl<'a> Target<'a> {
+    /// Reads a Describe or Close body.
+    ///
+    /// # Errors
+    /// An unknown kind, or anything but exactly the fields.
+    pub fn read(body: &'a [u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(body);
+        let kind = reader.byte()?;
+        let name = reader.cstr()?;
+        reader.finish()?;
+        match kind {
+            b'S' => Ok(Self::Statement(name)),
+            b'P' => Ok(Self::Portal(name)),
+            _ => Err(WireError::BadField),
+        }
+    }
+}
+
+/// The portal of an Execute body.
+///
+/// # Errors
+/// Anything but exactly the fields.
+pub fn execute_portal(body: &[u8]) -> Result<&[u8], WireError> {
+    let mut reader = Reader::new(body);
+    let portal = reader.cstr()?;
+    reader.i32()?;
+    reader.finish()?;
+    Ok(portal)
+}
+
+/// The number of rows a command tag reports: its last word, if that is a number.
+pub fn tag_rows(tag: &[u8]) -> u64 {
+    let last = tag.rsplit(|byte| *byte == b' ').next().unwrap_or(tag);
+    std::str::from_utf8(last).ok().and_then(|word| word.parse().ok()).unwrap_or(0)
+}
+
+/// Values of a DataRow in text format, bounded by the message; `None` for NULL.
+///
+/// # Errors
+/// Anything but exactly the fields.
+pub fn data_row(body: &[u8]) -> Result<Vec<Option<Vec<u8>>>, WireError> {
+    let mut reader = Reader::new(body);
+    let count = reader.u16()?;
+    let mut values = Vec::new();
+    for _ in 0..count {
+        let declared = reader.i32()?;
+        values.push(match usize::try_from(declared) {
+            Ok(len) => Some(reader.take(len)?.to_vec()),
+            Err(_) if declared == -1 => None,
+            Err(_) => return Err(WireError::BadLength(declared)),
+        });
+    }
+    reader.finish()?;
+    Ok(values)
+}
