@@ -132,7 +132,9 @@ impl Config {
                     .with_help("name the configuration with `--config FILE`"),
             ]
         })?;
-        Self::parse(&name, &text, path.parent().unwrap_or(Path::new(".")))
+        // The parent of a bare file name is the empty path, which is no folder.
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        Self::parse(&name, &text, parent.unwrap_or(Path::new(".")))
     }
 
     /// Checks a text; relative paths in it start at `base`. The second value holds warnings.
