@@ -2,7 +2,6 @@
 #![expect(clippy::disallowed_methods, reason = "the tests' own peers, awaited to their end")]
 
 use std::io;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use super::clock::Clock;
 use super::drive::Connection;
 use super::end::End;
 use super::seat::TURN_EVENTS;
-use super::shared::{Datasource, DriveLimits, Shared};
+use super::shared::{Datasource, DriveLimits, Reach, Shared};
 use super::shutdown::{Shutdown, Stage};
 use super::toy::Toy;
 use super::uid::Birth;
@@ -140,7 +139,7 @@ impl Bench {
             cancels: Arc::new(CancelRegistry::default()),
             dial: Memory { servers: reachable.then_some(sender), pipe_bytes: 4096 },
             address: "memory".into(),
-            unreachable: AtomicBool::new(false),
+            reach: Reach::default(),
             metrics: datasource_metrics,
             tls,
         });

@@ -6,7 +6,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -49,7 +48,7 @@ mod upstream;
 use cancel::CancelRegistry;
 use clock::Clock;
 use listener::Listener;
-use shared::{Datasource, DriveLimits, Shared};
+use shared::{Datasource, DriveLimits, Reach, Shared};
 use shutdown::{Shutdown, Stage};
 use uid::Birth;
 use upstream::Upstream;
@@ -280,7 +279,7 @@ fn datasource(
             connect_timeout: config.limits.connect_timeout,
         },
         address: format!("{}:{}", written.upstream_host, written.upstream_port),
-        unreachable: AtomicBool::new(false),
+        reach: Reach::default(),
         metrics: Arc::clone(metrics),
         tls: written.tls.clone(),
     })
