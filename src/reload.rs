@@ -26,6 +26,8 @@ use crate::session::gate::ActiveRules;
 
 mod compile;
 mod files;
+#[cfg(test)]
+mod tests;
 
 pub use compile::{CASE_TEXT_KEY, catalog, compile, default_path, predicates};
 pub use files::Files;

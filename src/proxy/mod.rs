@@ -199,12 +199,17 @@ impl Process {
         reloader.announce().await;
         self.services.spawn(reloader.run(requests));
         info!(address = %shown(&admin), "admin port");
+        let counted = Arc::clone(shared);
         let state = AdminState {
             metrics: Arc::clone(&shared.metrics),
             status: Arc::clone(&shared.status),
             reload,
             mono_us: Box::new(move || clock.now().mono_us),
-            collect: Box::new(move |_metrics| report_ages(&datasources, clock)),
+            collect: Box::new(move |metrics| {
+                let (hits, misses) = counted.plans.hits_and_misses();
+                metrics.decision_cache(hits, misses);
+                report_ages(&datasources, clock);
+            }),
         };
         let shutdown = Arc::clone(&shared.shutdown);
         self.services.spawn(async move {
