@@ -146,29 +146,3 @@ pub enum SessionEffect {
 
 #[cfg(test)]
 mod limits_tests;
-
-/// stub
-#[derive(Debug)]
-pub struct CannotEnforce {
-    /// m
-    pub message: String,
-    /// h
-    pub hint: Option<String>,
-    /// c
-    pub code: &'static str,
-}
-impl Parsed {
-    /// stub
-    pub fn rewrite(
-        &self,
-        _t: &str,
-        _c: &Catalog,
-        _g: &[crate::obligation::Governance],
-        _p: &Predicates,
-    ) -> Result<Option<Rewritten>, CannotEnforce> {
-        Ok(None)
-    }
-}
-
-impl Predicates { /// stub
- pub fn compile<'a>(_f: impl Iterator<Item=(crate::name::RuleId,&'a str)>) -> Result<Self, Vec<(crate::name::RuleId, usize, String)>> { Ok(Self{}) } }
