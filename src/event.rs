@@ -190,6 +190,37 @@ pub enum RecordedVerdict {
     },
 }
 
+impl StatementRecord {
+    /// A statement that is allowed and touched by no rule; whoever decides fills in the rest. Of a
+    /// long text only what an event can hold is kept, and a little more to tell that it was longer.
+    pub fn new(
+        fingerprint: String,
+        normalized: Option<String>,
+        text_bytes: usize,
+        verbs: Vec<crate::facts::Verb>,
+        relations: Vec<String>,
+    ) -> Self {
+        let normalized = normalized.map(|mut text| {
+            text.truncate(text.ceil_char_boundary(ocsf::TEXT_BYTES_MAX + 1));
+            text.shrink_to_fit();
+            text
+        });
+        Self {
+            normalized,
+            fingerprint,
+            text_bytes,
+            verbs,
+            relations,
+            verdict: RecordedVerdict::Allowed,
+            rules: Vec::new(),
+            observed: Vec::new(),
+            masked: Vec::new(),
+            filtered: Vec::new(),
+            json: Prepared::default(),
+        }
+    }
+}
+
 /// One audit event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {

@@ -3,6 +3,7 @@
 //! Policy produces obligations, analysis and session carry them out. An obligation that cannot be
 //! carried out is a refusal, never best effort.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::facts::Relation;
@@ -11,8 +12,9 @@ use crate::name::RuleId;
 /// A mask function with its arguments. Data only: each protocol brings its own execution.
 ///
 /// Ordered from weakest to strongest: when two rules mask the same column with different
-/// functions, the greatest wins (`Ord`), whatever the order of rules or files.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// functions, the greatest wins (`Ord`), whatever the order of rules or files. Of two uses of one
+/// function the one that shows less is the greater.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum MaskFn {
     /// Date and time truncated to a unit.
     TruncateDate(DateUnit),
@@ -49,7 +51,54 @@ pub enum MaskFn {
     Nullify,
 }
 
+impl Ord for MaskFn {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::TruncateDate(unit), Self::TruncateDate(other)) => unit.cmp(other),
+            (
+                Self::Bucket { width, offset },
+                Self::Bucket { width: other_width, offset: other_offset },
+            ) => (width, offset).cmp(&(other_width, other_offset)),
+            (
+                Self::Partial { prefix, suffix, fill },
+                Self::Partial { prefix: other_prefix, suffix: other_suffix, fill: other_fill },
+            ) => {
+                // What is kept is shown: keeping less is stronger.
+                let kept = prefix.saturating_add(*suffix);
+                let other_kept = other_prefix.saturating_add(*other_suffix);
+                (other_kept, other_prefix, other_suffix, other_fill)
+                    .cmp(&(kept, prefix, suffix, fill))
+            }
+            (Self::PartialEmail { keep_domain }, Self::PartialEmail { keep_domain: other }) => {
+                other.cmp(keep_domain)
+            }
+            (Self::PanBinLast4 { bin }, Self::PanBinLast4 { bin: other }) => other.cmp(bin),
+            (Self::Constant(text), Self::Constant(other)) => text.cmp(other),
+            (left, right) => left.strength().cmp(&right.strength()),
+        }
+    }
+}
+
+impl PartialOrd for MaskFn {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl MaskFn {
+    /// Place of the function among all, weakest first.
+    fn strength(&self) -> u8 {
+        match self {
+            Self::TruncateDate(_) => 0,
+            Self::Bucket { .. } => 1,
+            Self::Partial { .. } => 2,
+            Self::PartialEmail { .. } => 3,
+            Self::PanBinLast4 { .. } => 4,
+            Self::Constant(_) => 5,
+            Self::Nullify => 6,
+        }
+    }
+
     /// The name in rule files and audit events.
     pub fn name(&self) -> &'static str {
         match self {
@@ -110,4 +159,38 @@ pub struct Governance {
     pub masks: Vec<ColumnMask>,
     /// All filters; they are ANDed.
     pub filters: Vec<RowFilter>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_are_ordered_from_weakest_to_strongest() {
+        let partial = |prefix, suffix| MaskFn::Partial { prefix, suffix, fill: '*' };
+        let ordered = [
+            MaskFn::TruncateDate(DateUnit::Day),
+            MaskFn::TruncateDate(DateUnit::Year),
+            MaskFn::Bucket { width: 10, offset: 0 },
+            MaskFn::Bucket { width: 100, offset: -5 },
+            partial(4, 4),
+            partial(2, 1),
+            partial(1, 2),
+            partial(0, 0),
+            MaskFn::PartialEmail { keep_domain: true },
+            MaskFn::PartialEmail { keep_domain: false },
+            MaskFn::PanBinLast4 { bin: 8 },
+            MaskFn::PanBinLast4 { bin: 6 },
+            MaskFn::Constant("a".into()),
+            MaskFn::Constant("b".into()),
+            MaskFn::Nullify,
+        ];
+        for (index, weaker) in ordered.iter().enumerate() {
+            assert_eq!(weaker.cmp(weaker), Ordering::Equal);
+            for stronger in ordered.iter().skip(index + 1) {
+                assert_eq!(weaker.cmp(stronger), Ordering::Less, "{weaker:?} {stronger:?}");
+                assert_eq!(stronger.cmp(weaker), Ordering::Greater, "{weaker:?} {stronger:?}");
+            }
+        }
+    }
 }

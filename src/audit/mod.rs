@@ -84,8 +84,8 @@ pub enum WhenFull {
     DropAndCount,
 }
 
-/// Fewest places a queue may have: one connection's turn must fit several times.
-pub const QUEUE_EVENTS_MIN: usize = 256;
+/// Fewest places a queue may have: the turns of a few connections must fit.
+pub const QUEUE_EVENTS_MIN: usize = 64;
 
 /// Opens the sink and starts the writer.
 ///

@@ -278,9 +278,8 @@ impl Shared {
         }
     }
 
-    /// Places in use.
-    #[cfg(test)]
-    pub(super) fn used(&self) -> usize {
+    /// Places in use; once the sessions are gone, events that were not written.
+    pub(super) fn places_used(&self) -> usize {
         self.used.load(Ordering::SeqCst)
     }
 

@@ -150,7 +150,7 @@ async fn what_is_pushed_is_written_in_order_and_synced() {
     assert_eq!(sequences(&lines), (1..=300).collect::<Vec<_>>());
     assert_eq!(lines[299]["metadata"]["uid"], "01K9S8Q6V4Z1.300");
     assert!(disk.state().synced);
-    assert_eq!(bench.shared.used(), 0);
+    assert_eq!(bench.shared.places_used(), 0);
     assert!(shows(&bench.metrics, "portcullis_audit_events_total{result=\"written\"} 300"));
     assert!(shows(&bench.metrics, "portcullis_audit_queue_events 0"));
     assert!(shows(&bench.metrics, "portcullis_sessions_ended_total{end=\"client\"} 300"));
@@ -217,7 +217,7 @@ async fn a_wait_ends_when_a_permit_is_dropped() {
     });
     assert_eq!((reserved.len(), permit.len()), (100, 128));
     permit.merge(reserved);
-    assert_eq!((permit.len(), bench.shared.used()), (228, 228));
+    assert_eq!((permit.len(), bench.shared.places_used()), (228, 228));
 }
 
 #[tokio::test]
@@ -230,7 +230,7 @@ async fn dropped_events_are_counted_and_told() {
     bench.queue.push(&mut promised, (257..=263).map(event));
     assert!(shows(&bench.metrics, "portcullis_audit_events_total{result=\"dropped\"} 7"));
     disk.state().room = usize::MAX;
-    eventually("room again", || bench.shared.used() == 0).await;
+    eventually("room again", || bench.shared.places_used() == 0).await;
     // The rest of the promise is kept now that there is room.
     bench.queue.push(&mut promised, (264..=266).map(event));
     bench.writer.close().await.expect("closed");
@@ -240,7 +240,7 @@ async fn dropped_events_are_counted_and_told() {
     assert_eq!(lines[256]["unmapped"]["portcullis"]["dropped"], 7);
     // Metrics count what was dropped too.
     assert!(shows(&bench.metrics, "portcullis_sessions_ended_total{end=\"client\"} 266"));
-    assert_eq!(bench.shared.used(), 0);
+    assert_eq!(bench.shared.places_used(), 0);
 }
 
 #[tokio::test]
@@ -251,7 +251,7 @@ async fn more_events_than_reserved_are_kept_all_the_same() {
     bench.queue.push(&mut permit, (1..=3).map(event));
     bench.writer.close().await.expect("closed");
     assert_eq!(lines(&disk.state().bytes).len(), 3);
-    assert_eq!(bench.shared.used(), 0);
+    assert_eq!(bench.shared.places_used(), 0);
 }
 
 #[tokio::test]
@@ -285,7 +285,7 @@ async fn many_threads_lose_nothing() {
     uids.dedup();
     assert_eq!(uids.len() as u64, THREADS * EACH);
     assert_eq!(sequences(&lines), (1..=THREADS * EACH).collect::<Vec<_>>());
-    assert_eq!(bench.shared.used(), 0);
+    assert_eq!(bench.shared.places_used(), 0);
 }
 
 #[tokio::test]

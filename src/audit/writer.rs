@@ -85,6 +85,8 @@ impl Thread {
             self.health.failed(&error);
             if self.shared.pause(backoff) {
                 if waited_closing >= self.patience.closing {
+                    let events = self.shared.places_used();
+                    tracing::error!(%error, events, "audit events lost: the sink kept failing");
                     return Err(error);
                 }
                 waited_closing += backoff;

@@ -51,7 +51,14 @@ pub(crate) fn denied() -> StatementRecord {
         code: "42501".into(),
         reason: "rule no-unbounded-dml: DELETE needs a WHERE".into(),
     };
-    StatementRecord { verbs: vec![Verb::Delete], ..statement(verdict) }
+    StatementRecord {
+        normalized: Some("DELETE FROM customers".into()),
+        fingerprint: "fp:10aa77b0c4e1f902".into(),
+        text_bytes: 21,
+        verbs: vec![Verb::Delete],
+        rules: vec![rule("no-unbounded-dml")],
+        ..statement(verdict)
+    }
 }
 
 pub(crate) fn masked() -> StatementRecord {
@@ -205,6 +212,45 @@ fn every_kind_conforms() {
     }
 }
 
+/// One event of each kind, as `docs/AUDIT.md` shows them.
+fn examples() -> Vec<Event> {
+    let own = |kind| event(Some(session()), kind);
+    let reload = EventKind::Reload {
+        generation: 8,
+        digest: "4be1a7f0".into(),
+        problems: 0,
+        trigger: "file",
+    };
+    vec![
+        own(EventKind::SessionOpened { method: "SCRAM-SHA-256" }),
+        own(EventKind::LoginFailed { code: "28P01".into(), method: Some("SCRAM-SHA-256") }),
+        own(decision(masked(), None)),
+        own(decision(denied(), None)),
+        own(decision(statement(RecordedVerdict::Allowed), Some(rule("analyst-30-per-minute")))),
+        own(outcome(None)),
+        own(EventKind::SessionClosed { end: "client" }),
+        event(None, reload),
+        event(None, EventKind::Lifecycle { phase: "start" }),
+        event(None, EventKind::Gap { dropped: 12, since_us: 1_795_319_645_001_000 }),
+    ]
+}
+
+#[test]
+fn the_documentation_shows_what_is_written() {
+    let text = include_str!("../../docs/AUDIT.md");
+    let shown: Vec<Value> = text
+        .split("```json\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().and_then(|json| serde_json::from_str(json).ok()))
+        .map(|example| example.expect("a JSON example"))
+        .collect();
+    let written: Vec<Value> = examples().iter().map(read).collect();
+    assert_eq!(shown.len(), written.len());
+    for (shown, written) in shown.iter().zip(&written) {
+        assert_eq!(shown, written, "write this instead:\n{written}");
+    }
+}
+
 #[test]
 fn a_refusal_says_why_and_raises_an_alert() {
     let value = read(&event(Some(session()), decision(denied(), None)));
@@ -294,6 +340,20 @@ fn a_huge_event_stays_within_bounds_and_says_so() {
         assert_eq!(value["metadata"]["is_truncated"], true);
         assert_eq!(value["unmapped"]["portcullis"]["masked_columns"], 2_000);
         assert!(number(&value, "/unmapped/portcullis/relations_omitted") > 400);
+    }
+}
+
+#[test]
+fn a_long_text_is_kept_only_as_far_as_events_hold_it() {
+    for text in ["x".repeat(1 << 20), "é\u{10FFFF}".repeat(1 << 18)] {
+        let record =
+            StatementRecord::new("fp:1".into(), Some(text.clone()), text.len(), vec![], vec![]);
+        assert!(record.normalized.as_ref().is_some_and(|kept| kept.capacity() < 9_000));
+        let value = read(&event(Some(session()), decision(record, None)));
+        assert_eq!(value["metadata"]["is_truncated"], true);
+        assert_eq!(number(&value, "/unmapped/portcullis/text_bytes"), text.len() as u64);
+        let query = value["query_info"]["query_string"].as_str().unwrap();
+        assert!(query.len() > 8_180 && text.starts_with(query));
     }
 }
 

@@ -137,7 +137,7 @@ pub enum EndCause {
     Shutdown,
     /// The login took too long.
     LoginTimeout,
-    /// The client was logged in and silent for longer than the configuration allows.
+    /// The client was silent for longer than the configuration allows.
     IdleTimeout,
     /// The audit trail cannot take more and the configuration says to refuse.
     AuditUnavailable,

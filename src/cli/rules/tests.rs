@@ -172,3 +172,22 @@ fn a_folder_without_rules_is_an_error() {
     assert_eq!(names, [true, false]);
     assert!(found.identities.is_some() && found.schema.is_none());
 }
+
+/// The manual's examples are rules: they must load.
+#[test]
+fn the_examples_of_the_manual_load() {
+    let manual = include_str!("../../../docs/RULES.md");
+    let blocks: Vec<&str> =
+        manual.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let (identities, rules): (Vec<&str>, Vec<&str>) =
+        blocks.into_iter().partition(|block| block.contains("\nidentities:"));
+    let file = |text: &&str| SourceFile { name: "RULES.md".to_owned(), text: (*text).to_owned() };
+    assert_eq!((identities.len(), rules.len()), (1, 1));
+    let folder = Folder {
+        files: rules.iter().map(file).collect(),
+        identities: identities.first().map(file),
+        schema: None,
+    };
+    let report = checked(&folder);
+    assert!(report.passed() && report.diagnostics.is_empty() && report.cases == 1, "{report}");
+}

@@ -31,7 +31,7 @@ const SCHEMA: &str = "1";
 
 /// Longest statement text in an event, encoded bytes: enough to recognise any statement a person
 /// wrote.
-const TEXT_BYTES_MAX: usize = 8 * 1024;
+pub(super) const TEXT_BYTES_MAX: usize = 8 * 1024;
 
 /// Longest name a client chooses (user, application, database), encoded bytes. PostgreSQL keeps
 /// 63 bytes of each; six bytes are the most an escaped one needs.

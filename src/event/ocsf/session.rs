@@ -89,7 +89,7 @@ impl Frame<'_> {
         json.word("message", "authentication succeeded");
         self.login(json, "session.opened", Some(method));
         Effect::ALLOWED.write(json);
-        self.own_fields(json, |_| {});
+        self.login_fields(json);
     }
 
     pub(super) fn login_failed(
@@ -106,7 +106,7 @@ impl Frame<'_> {
         if let Some(reason) = reason(code) {
             json.word("status_detail", reason);
         }
-        self.own_fields(json, |_| {});
+        self.login_fields(json);
     }
 
     pub(super) fn session_closed(&self, json: &mut Json<'_>, end: &'static str) {
@@ -169,6 +169,16 @@ impl Frame<'_> {
             json.word("auth_protocol", method);
             json.integer("auth_protocol_id", 99);
         }
+    }
+
+    /// What a login asked for; the class has no attribute for it.
+    fn login_fields(&self, json: &mut Json<'_>) {
+        self.own_fields(json, |json| {
+            if let Some(session) = self.session() {
+                json.text("database", &session.database, NAME_BYTES_MAX);
+                json.text("application", &session.application, NAME_BYTES_MAX);
+            }
+        });
     }
 }
 

@@ -1,0 +1,38 @@
+//! Integration tests: the real binary between real clients and real PostgreSQL servers.
+//!
+//! Needs PostgreSQL's server programs, `psql` and `pgbench`. A missing one fails the tests: a
+//! check that did not run is not a check that passed. Nothing here sleeps blindly; everything
+//! waits for a condition with a deadline.
+#![cfg(feature = "serve")]
+#![expect(clippy::disallowed_methods, reason = "tests measure and wait in real time")]
+
+// Declared `cfg(test)` so that the lints which allow `unwrap` in tests know these for tests.
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod pg;
+#[cfg(test)]
+mod raw;
+#[cfg(test)]
+mod recorder;
+
+#[cfg(test)]
+mod audit;
+#[cfg(test)]
+mod auth;
+#[cfg(test)]
+mod config;
+#[cfg(test)]
+mod corpus;
+#[cfg(test)]
+mod drivers;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod refusal;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod side_doors;
+#[cfg(test)]
+mod transparency;
