@@ -120,8 +120,9 @@ impl Sockets {
             sockets.with_context(|| format!("datasource `{}`", datasource.name))
         };
         let datasources: anyhow::Result<Vec<_>> = config.datasources.iter().map(bind_all).collect();
+        let datasources = datasources?;
         let admin = listener::bind(config.admin).context("admin port")?;
-        Ok(Self { datasources: datasources?, admin })
+        Ok(Self { datasources, admin })
     }
 }
 

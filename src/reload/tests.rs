@@ -152,6 +152,24 @@ async fn a_change_is_seen_by_watching() {
 }
 
 #[tokio::test]
+async fn neighbours_of_the_folder_and_readers_of_its_files_are_not_changes() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("rules");
+    fs::create_dir(&folder).unwrap();
+    let file = folder.join("r.yaml");
+    fs::write(&file, GOOD).unwrap();
+    let (touched, mut touches) = mpsc::channel(1);
+    let _watcher = watch(&folder, touched).unwrap();
+    fs::write(parent.path().join("audit.jsonl"), "x").unwrap();
+    Files::read(&folder).unwrap();
+    let quiet = tokio::time::timeout(Duration::from_millis(200), touches.recv()).await;
+    assert!(quiet.is_err());
+    fs::write(&file, BETTER).unwrap();
+    let seen = tokio::time::timeout(Duration::from_secs(5), touches.recv()).await;
+    assert_eq!(seen, Ok(Some(())));
+}
+
+#[tokio::test]
 async fn a_change_is_seen_by_polling() {
     let bench = Bench::new(Duration::from_millis(50));
     let other = tempfile::tempdir().unwrap();
