@@ -143,7 +143,7 @@ show_statements() {
     'DELETE FROM orders'
   show 'a prepared statement' \
     'PREPARE one(int) AS SELECT name, email FROM customers WHERE id = $1; EXECUTE one(4)'
-  show 'a statement PostgreSQL itself refuses (app gets its own words, the others may not)' \
+  show 'a statement PostgreSQL itself refuses' \
     'UPDATE orders SET customer_id = 4711 WHERE id = 5'
   show_rate_limit
 }
