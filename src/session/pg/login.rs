@@ -298,22 +298,21 @@ impl Login {
         while let Some(head) = frame::peek(input)? {
             let kind = Frontend::from_tag(head.tag)?;
             match (kind, &self.expected) {
-                (Frontend::Terminate, _) => {
-                    out.to_server.take_from(input, head.len);
-                    out.effects.push(Effect::Close);
-                    return Ok(Some(State::Closed));
-                }
-                (Frontend::Password, Expected::Password) => {}
-                // A client may not speak before it is asked; after its answer the server decides.
-                (Frontend::Password, Expected::Nothing) => break,
-                _ if self.authenticated => break,
-                _ => return Err(WireError::UnexpectedMessage(head.tag)),
+                (Frontend::Terminate, _) | (Frontend::Password, Expected::Password) => {}
+                // A client may not speak before it is asked: what it says waits for its turn.
+                (_, Expected::Nothing) => break,
+                (_, Expected::Password) => return Err(WireError::UnexpectedMessage(head.tag)),
             }
             if head.len > kind.bytes_max() {
                 return Err(WireError::TooLong);
             }
             if input.len() < head.len {
                 break;
+            }
+            if kind == Frontend::Terminate {
+                out.to_server.take_from(input, head.len);
+                out.effects.push(Effect::Close);
+                return Ok(Some(State::Closed));
             }
             out.to_server.take_from(input, head.len);
             self.expected = Expected::Nothing;

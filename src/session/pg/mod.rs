@@ -216,7 +216,9 @@ impl Session for PgSession {
                 (Some("57P01"), "terminating connection because the proxy is stopping", "shutdown")
             }
             EndCause::LoginTimeout => (Some("08006"), "login took too long", "timeout"),
-            EndCause::IdleTimeout => (Some("57P05"), "the session was idle for too long", "timeout"),
+            EndCause::IdleTimeout => {
+                (Some("57P05"), "the session was idle for too long", "timeout")
+            }
             EndCause::AuditUnavailable => {
                 (Some("57P03"), "the audit trail cannot take more records", "audit")
             }
