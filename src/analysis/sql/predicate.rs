@@ -139,7 +139,7 @@ impl Predicates {
 
 impl Predicate {
     fn parse(text: &str) -> Result<Self, (usize, String)> {
-        let (condition, columns) = read::condition(text)?;
+        let read::Read { condition, columns } = read::condition(text)?;
         Ok(Self { text: text.into(), condition, columns })
     }
 

@@ -2,7 +2,7 @@
 //! only the rows and the masked columns this identity may see. PostgreSQL then resolves everything
 //! else (`*`, whole rows, functional notation, common table expressions) over governed data.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::analysis::Catalog;
@@ -96,12 +96,16 @@ impl<'a> Governed<'a> {
 
 /// Everything a rewrite looks at.
 pub(super) struct Rewriter<'a, 't> {
-    pub(super) text: &'a str,
     pub(super) tokens: &'a [Token],
     pub(super) model: &'a Model<'t>,
     pub(super) governed: &'a Governed<'a>,
     pub(super) fence: Fence<'a, 't>,
     needs_fence: bool,
+    statements: &'t [Node],
+    /// Every name and constant of the text: a column that is not among them is not asked for.
+    texts: HashSet<&'t str>,
+    /// Some star or natural join asks for columns nobody names.
+    starred: bool,
     system_columns: Vec<&'static str>,
 }
 
@@ -150,15 +154,17 @@ impl Parsed {
         let parameters = parameters(&statements);
         let fence = Fence { model: &model, governed, catalog, parameters: &parameters };
         let rewriter = Rewriter {
-            text,
             tokens: &tokens,
             model: &model,
             governed,
             needs_fence: fence.is_needed(),
             fence,
+            statements: &statements,
+            texts: texts(&statements),
+            starred: statements.iter().any(|statement| statement.any(&mut asks_for_all)),
             system_columns: Vec::new(),
         };
-        let changes = rewriter.changes(&statements)?;
+        let changes = rewriter.changes()?;
         if changes.is_empty() {
             return Ok(None);
         }
@@ -173,7 +179,7 @@ impl Parsed {
 
 impl<'t> Rewriter<'_, 't> {
     /// Every change the text needs, with its edits.
-    fn changes(mut self, statements: &[Node]) -> Result<Vec<(Change, Vec<Edit>)>, CannotEnforce> {
+    fn changes(mut self) -> Result<Vec<(Change, Vec<Edit>)>, CannotEnforce> {
         let model = self.model;
         let mut concerned: Vec<(&Reference<'t>, &Arc<Table>, &Governance)> = Vec::new();
         for reference in &model.references {
@@ -191,8 +197,8 @@ impl<'t> Rewriter<'_, 't> {
             }
         }
         self.refuse_explain()?;
-        self.system_columns = self.system_columns(statements, &concerned)?;
-        self.refuse_qualified(statements, &concerned)?;
+        self.system_columns = self.system_columns(&concerned)?;
+        self.refuse_qualified(&concerned)?;
         let mut changes = Vec::new();
         for (reference, table, governance) in concerned {
             match reference.role {
@@ -201,7 +207,7 @@ impl<'t> Rewriter<'_, 't> {
                 Role::Insert(_) | Role::Update(_) | Role::Delete(_) => {
                     changes.extend(write::write(&self, reference, table, governance)?);
                 }
-                Role::Merge(_) => {
+                Role::Merge => {
                     return Err(CannotEnforce::forbidden(format!(
                         "merge into {} is not possible under a mask or row filter",
                         table.relation.path
@@ -280,31 +286,22 @@ impl<'t> Rewriter<'_, 't> {
     /// System columns the text names; a subquery has none unless it carries them.
     fn system_columns(
         &self,
-        statements: &[Node],
         concerned: &[(&Reference<'t>, &Arc<Table>, &Governance)],
     ) -> Result<Vec<&'static str>, CannotEnforce> {
         let reads: Vec<_> =
             concerned.iter().filter(|(r, ..)| matches!(r.role, Role::Read)).collect();
         let Some((_, table, _)) = reads.first() else { return Ok(Vec::new()) };
-        let mut named: Vec<&'static str> = Vec::new();
-        let mut whole = false;
-        for statement in statements {
-            statement.any(&mut |node| {
-                if node.kind == Kind::ColumnRef {
-                    whole |= node.nodes("fields").any(|field| field.kind == Kind::AStar);
-                    let names = node.strings("fields");
-                    let last = names.last().copied().unwrap_or_default();
-                    if let Some(column) = SYSTEM_COLUMNS.into_iter().find(|known| *known == last)
-                        && !named.contains(&column)
-                    {
-                        named.push(column);
-                    }
-                }
-                whole |= node.kind == Kind::JoinExpr && node.flag("is_natural");
-                false
-            });
+        // A constant that reads like one only carries a column too many.
+        let named: Vec<&'static str> =
+            SYSTEM_COLUMNS.into_iter().filter(|name| self.texts.contains(name)).collect();
+        let referenced = |node: &Node| {
+            node.kind == Kind::ColumnRef
+                && node.strings("fields").last().is_some_and(|last| named.contains(last))
+        };
+        if !self.statements.iter().any(|statement| statement.any(&mut |node| referenced(node))) {
+            return Ok(Vec::new());
         }
-        if whole && !named.is_empty() {
+        if self.starred {
             return Err(CannotEnforce::unsupported(format!(
                 "system column {} together with * on {}",
                 named.first().copied().unwrap_or_default(),
@@ -318,7 +315,6 @@ impl<'t> Rewriter<'_, 't> {
     /// `schema.table.column` names a relation that is no longer there.
     fn refuse_qualified(
         &self,
-        statements: &[Node],
         concerned: &[(&Reference<'t>, &Arc<Table>, &Governance)],
     ) -> Result<(), CannotEnforce> {
         for (reference, table, _) in concerned {
@@ -338,7 +334,7 @@ impl<'t> Rewriter<'_, 't> {
                             && (!last || starred)
                     })
             };
-            if statements.iter().any(|statement| statement.any(&mut |node| qualified(node))) {
+            if self.statements.iter().any(|s| s.any(&mut |node| qualified(node))) {
                 return Err(CannotEnforce::unsupported(format!(
                     "a column of {path} is named with its schema"
                 ))
@@ -361,7 +357,11 @@ impl<'t> Rewriter<'_, 't> {
             return Err(CannotEnforce::unsupported(format!("the columns of {path} are not known")));
         }
         let mut columns = Vec::with_capacity(table.columns.len());
+        let pruned = self.may_prune(reference, table);
         for column in &table.columns {
+            if pruned && !self.texts.contains(&*column.name) {
+                continue;
+            }
             let name = quote_ident(&column.name);
             let plain = format!("{INNER}.{name}");
             match governance.masks.iter().find(|mask| mask.column == column.name) {
@@ -405,6 +405,25 @@ impl<'t> Rewriter<'_, 't> {
             }
         }
         Ok(sql)
+    }
+
+    /// Whether columns the text does not name can be left out: nothing asks for the whole row.
+    fn may_prune(&self, reference: &Reference<'t>, table: &Table) -> bool {
+        let visible = reference.visible_name();
+        let whole = |node: &Node| {
+            node.kind == Kind::ColumnRef
+                && match node.strings("fields").as_slice() {
+                    [.., qualifier, name] if *qualifier == visible => {
+                        table.column(name).is_none() && !SYSTEM_COLUMNS.contains(name)
+                    }
+                    [.., name] => *name == visible,
+                    [] => true,
+                }
+        };
+        !self.starred
+            && !reference.renames_columns()
+            && matches!(reference.role, Role::Read)
+            && !self.statements.iter().any(|s| s.any(&mut |node| whole(node)))
     }
 
     fn read(
@@ -536,6 +555,23 @@ const INNER: &str = "g";
 
 /// Columns every table has and no star shows.
 const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"];
+
+fn texts(statements: &[Node]) -> HashSet<&str> {
+    let mut texts = HashSet::new();
+    statements.iter().for_each(|statement| statement.texts(&mut texts));
+    texts
+}
+
+/// Whether a node asks for columns it does not name.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other column is named")]
+fn asks_for_all(node: &Node) -> bool {
+    let renames = |join: &Node| join.child("alias").is_some_and(|alias| alias.has("colnames"));
+    match node.kind {
+        Kind::AStar => true,
+        Kind::JoinExpr => node.flag("is_natural") || renames(node),
+        _ => false,
+    }
+}
 
 /// How often each parameter stands in the text.
 fn parameters(statements: &[Node]) -> Vec<(i64, usize)> {

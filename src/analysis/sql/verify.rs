@@ -119,7 +119,7 @@ impl Expected<'_> {
             self.made += 1;
         }
         match (node.kind, change) {
-            (Kind::RangeVar, Some(Change::Read { query, .. })) => self.range(node, &query),
+            (Kind::RangeVar, Some(Change::Read { query, .. })) => self.range(&node, &query),
             (Kind::CopyStmt, Some(Change::Copy { query, .. })) => {
                 let query = self.statement(&query)?;
                 let mut fields = self.fields(node, &["relation", "attlist"])?;
@@ -180,7 +180,7 @@ impl Expected<'_> {
         })
     }
 
-    fn range(&self, relation: Node, query: &str) -> Result<Node, CannotEnforce> {
+    fn range(&self, relation: &Node, query: &str) -> Result<Node, CannotEnforce> {
         let name = relation.text("relname").to_owned();
         let alias = relation
             .child("alias")

@@ -36,12 +36,9 @@ pub(super) fn write<'t>(
             write.refuse_reading(node)?;
             write.guard(node)
         }
-        Role::Read
-        | Role::Merge(_)
-        | Role::CopyTo(_)
-        | Role::CopyFrom
-        | Role::Lock
-        | Role::Define => Err(verify::failed()),
+        Role::Read | Role::Merge | Role::CopyTo(_) | Role::CopyFrom | Role::Lock | Role::Define => {
+            Err(verify::failed())
+        }
     }
 }
 
@@ -277,14 +274,15 @@ impl Rewriter<'_, '_> {
         let previous = from.checked_sub(1).and_then(|at| self.tokens.get(at));
         let mut end = previous.map_or(0, |token| token.end);
         for token in self.tokens.iter().skip(from) {
-            match token.kind {
-                Kind::Ascii40 => depth += 1,
-                Kind::Ascii41 if depth == 0 => break,
-                Kind::Ascii41 => depth -= 1,
-                Kind::Ascii59 | Kind::Returning if depth == 0 => break,
-                Kind::Where if depth == 0 && condition.is_none() => condition = Some(token.end),
-                _ => {}
+            let outside = depth == 0;
+            if outside && matches!(token.kind, Kind::Ascii41 | Kind::Ascii59 | Kind::Returning) {
+                break;
             }
+            if outside && token.kind == Kind::Where && condition.is_none() {
+                condition = Some(token.end);
+            }
+            depth += usize::from(token.kind == Kind::Ascii40);
+            depth -= usize::from(token.kind == Kind::Ascii41);
             end = token.end;
         }
         Clause { condition, end }
@@ -300,6 +298,7 @@ fn names_of(node: &Node) -> Option<(Vec<&str>, bool)> {
 }
 
 /// The text of a plain constant.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the other constants are never equal to text")]
 fn constant_text(node: &Node) -> Option<String> {
     if node.kind != Kind::AConst {
         return None;

@@ -1,8 +1,8 @@
 //! Predicate text → [`Condition`]. An allow-list: what has no arm here is refused.
 
 use sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments,
-    Ident, ObjectNamePart, Spanned, UnaryOperator, Value,
+    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArguments, Ident, ObjectNamePart, Spanned, UnaryOperator, Value,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
@@ -19,8 +19,14 @@ const MARK: &str = "$identity_";
 /// What people write for an attribute of the identity.
 const ATTRIBUTE: &str = ":identity.";
 
-/// The condition, and the columns it names with their places.
-pub(super) fn condition(text: &str) -> Result<(Condition, Vec<(Box<str>, usize)>), Problem> {
+/// A condition and the columns it names, each with the place where it is first named.
+pub(super) struct Read {
+    pub(super) condition: Condition,
+    pub(super) columns: Vec<(Box<str>, usize)>,
+}
+
+/// Reads a predicate.
+pub(super) fn condition(text: &str) -> Result<Read, Problem> {
     if text.len() > PREDICATE_BYTES_MAX {
         return Err((0, format!("a filter has at most {PREDICATE_BYTES_MAX} bytes")));
     }
@@ -54,7 +60,7 @@ pub(super) fn condition(text: &str) -> Result<(Condition, Vec<(Box<str>, usize)>
     }
     let mut reader = Reader { text, columns: Vec::new() };
     let condition = reader.condition(&expression)?;
-    Ok((condition, reader.columns))
+    Ok(Read { condition, columns: reader.columns })
 }
 
 /// Replaces `:identity.name` outside of quotes by a placeholder of the same length.
@@ -183,11 +189,12 @@ impl Reader<'_> {
         right: &Expr,
         operator: &BinaryOperator,
     ) -> Result<Vec<Condition>, Problem> {
-        let mut arms = match left {
-            Expr::BinaryOp { left, op, right } if op == operator => {
-                self.arms(left, right, operator)?
-            }
-            left => vec![self.condition(left)?],
+        let mut arms = if let Expr::BinaryOp { left, op, right } = left
+            && op == operator
+        {
+            self.arms(left, right, operator)?
+        } else {
+            vec![self.condition(left)?]
         };
         arms.push(self.condition(right)?);
         Ok(arms)
@@ -245,35 +252,37 @@ impl Reader<'_> {
                     _ => self.refuse(expression, "this kind of constant"),
                 }
             }
-            Expr::Function(function) => {
-                let name = match function.name.0.as_slice() {
-                    [ObjectNamePart::Identifier(name)] => folded(name),
-                    _ => return self.refuse(expression, "a qualified function"),
-                };
-                let Some(name) = FUNCTIONS.iter().copied().find(|known| **known == *name) else {
-                    return self.refuse(expression, &format!("the function `{name}`"));
-                };
-                let plain = function.over.is_none()
-                    && function.filter.is_none()
-                    && function.within_group.is_empty()
-                    && function.null_treatment.is_none();
-                let FunctionArguments::List(list) = &function.args else {
-                    return self.refuse(expression, "this call");
-                };
-                if !plain || list.duplicate_treatment.is_some() || !list.clauses.is_empty() {
-                    return self.refuse(expression, "this call");
-                }
-                let mut arguments = Vec::with_capacity(list.args.len());
-                for argument in &list.args {
-                    let FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)) = argument else {
-                        return self.refuse(expression, "this call");
-                    };
-                    arguments.push(self.operand(argument)?);
-                }
-                Ok(Operand::Call(name, arguments))
-            }
+            Expr::Function(function) => self.call(expression, function),
             other => self.refuse(other, "this expression"),
         }
+    }
+
+    fn call(&mut self, expression: &Expr, function: &Function) -> Result<Operand, Problem> {
+        let [ObjectNamePart::Identifier(name)] = function.name.0.as_slice() else {
+            return self.refuse(expression, "a qualified function");
+        };
+        let name = folded(name);
+        let Some(name) = FUNCTIONS.iter().copied().find(|known| **known == *name) else {
+            return self.refuse(expression, &format!("the function `{name}`"));
+        };
+        let plain = function.over.is_none()
+            && function.filter.is_none()
+            && function.within_group.is_empty()
+            && function.null_treatment.is_none();
+        let FunctionArguments::List(list) = &function.args else {
+            return self.refuse(expression, "this call");
+        };
+        if !plain || list.duplicate_treatment.is_some() || !list.clauses.is_empty() {
+            return self.refuse(expression, "this call");
+        }
+        let mut arguments = Vec::with_capacity(list.args.len());
+        for argument in &list.args {
+            let FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)) = argument else {
+                return self.refuse(expression, "this call");
+            };
+            arguments.push(self.operand(argument)?);
+        }
+        Ok(Operand::Call(name, arguments))
     }
 }
 
