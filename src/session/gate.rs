@@ -57,6 +57,9 @@ pub struct Plan {
     /// Refused because the catalog does not know a relation: a fresher one may. The session reads
     /// it again and plans once more.
     pub wants_catalog: bool,
+    /// ASCII without a backslash: the same text to every server, whatever its encoding and its
+    /// rules for string literals.
+    pub plain_text: bool,
 }
 
 impl Plan {
@@ -76,10 +79,10 @@ impl Plan {
         draft.refuse(refusal)
     }
 
-    /// Only ends a transaction or changes settings: harmless whatever encoding it is read in.
+    /// Only ends a transaction or changes settings, however the server reads string literals.
     pub fn only_ends_or_sets(&self) -> bool {
         let harmless = [Verb::Rollback, Verb::Set, Verb::Discard, Verb::Empty];
-        self.record.verbs.iter().all(|verb| harmless.contains(verb))
+        self.plain_text && self.record.verbs.iter().all(|verb| harmless.contains(verb))
     }
 
     /// Whether SQL PREPARE stands in this text.
@@ -253,6 +256,7 @@ fn make_plan(turn: Turn<'_>, scope: &Scope<'_>, text: &[u8]) -> Plan {
         statements: parsed.statements,
         read_only: parsed.read_only,
         scrub: plan.governed || (scope.class.governed && !(parsed.read_only && quiet)),
+        plain_text: text.is_ascii() && !text.contains('\\'),
         ..plan
     }
 }
@@ -397,6 +401,7 @@ impl Draft {
             scrub: true,
             warnings: Vec::new(),
             wants_catalog: false,
+            plain_text: false,
         }
     }
 }

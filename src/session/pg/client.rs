@@ -174,6 +174,8 @@ impl Ready {
         }
         let mut flight = Self::in_flight(call, plan, false);
         flight.prepares = prepares;
+        // A Query ends a batch as Sync does.
+        self.batch_open = false;
         self.pending.push(Expect::Query(flight));
         Ok(Handled::Yes)
     }
@@ -189,6 +191,7 @@ impl Ready {
         }
         call.out.to_server.encode(|out| message::query(out, POISON));
         self.names.query_started();
+        self.batch_open = false;
         self.pending.push(Expect::Poison { reply, simple: true, failed: false });
     }
 
@@ -325,6 +328,9 @@ impl Ready {
         let body = input.get(HEAD_BYTES..head.len).unwrap_or_default();
         let name = message::execute_portal(body)?;
         let Some(portal) = self.names.portal(name) else {
+            if name.is_empty() {
+                return Ok(self.refuse_unread(call, &unknown_portal(), head, input));
+            }
             // A cursor of SQL DECLARE shares its name with portals: judged as FETCH.
             let text = fetch_text(name);
             let Some(plan) = self.plan(call.turn, &text, call.out) else {
@@ -414,8 +420,9 @@ impl Ready {
 
     fn copy_end(&mut self, call: &mut Call<'_>, head: Head, input: &mut BytesMut) {
         call.out.to_server.take_from(input, head.len);
-        self.copy_in = false;
-        if !self.pending.is_empty() {
+        // The mark is for a COPY the server has not begun yet.
+        let begun = std::mem::replace(&mut self.copy_in, false);
+        if !begun && !self.pending.is_empty() {
             self.pending.push(Expect::CopyEnd);
         }
     }
@@ -569,6 +576,11 @@ fn unknown_statement(name: &[u8]) -> Refusal {
         format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name))
     };
     Refusal { code: "26000", message, hint: None, position: None, rule: None }
+}
+
+fn unknown_portal() -> Refusal {
+    let message = "portal \"\" does not exist".to_owned();
+    Refusal { code: "34000", message, hint: None, position: None, rule: None }
 }
 
 /// `FETCH ALL FROM "name"`, for judging an Execute of a cursor.

@@ -134,15 +134,17 @@ impl Pending {
     }
 
     /// The server entered COPY IN for the head: until CopyDone or CopyFail it reads and ignores
-    /// Sync. Returns whether the client has already sent the end of the COPY.
+    /// Sync. Returns whether the client has already sent the end of the COPY, which is used up: a
+    /// second COPY of the same text waits for an end of its own.
     pub(super) fn copy_in_started(&mut self) -> bool {
         let end = self.queue.iter().position(|expect| matches!(expect, Expect::CopyEnd));
         let limit = end.unwrap_or(self.queue.len());
         let mut index = 0;
         self.queue.retain(|expect| {
             let ignored = index < limit && matches!(expect, Expect::Sync);
+            let used = index == limit;
             index += 1;
-            !ignored
+            !ignored && !used
         });
         end.is_some()
     }

@@ -1,7 +1,9 @@
 //! Prepared statements and portals of one session, by name.
 //!
 //! Names are registered when the message is forwarded, because clients bind before they have seen
-//! ParseComplete; an error puts back what the name meant before.
+//! ParseComplete; an error puts back what the name meant before. The server knows names by their
+//! first bytes only (its tables of names have keys of `NAMEDATALEN`), and so does this module: two
+//! names that are one there must not be two here.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -45,7 +47,10 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn statement(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
-        if name.is_empty() { self.unnamed_statement.as_ref() } else { self.statements.get(name) }
+        match known(name) {
+            [] => self.unnamed_statement.as_ref(),
+            name => self.statements.get(name),
+        }
     }
 
     /// Makes `name` stand for `prepared` (or for nothing); returns what it stood for.
@@ -58,8 +63,8 @@ impl Names {
             return std::mem::replace(&mut self.unnamed_statement, prepared);
         }
         match prepared {
-            Some(prepared) => self.statements.insert(name.clone(), prepared),
-            None => self.statements.remove(name),
+            Some(prepared) => self.statements.insert(key(name), prepared),
+            None => self.statements.remove(known(name)),
         }
     }
 
@@ -68,7 +73,10 @@ impl Names {
     }
 
     pub(super) fn portal(&mut self, name: &[u8]) -> Option<&mut Portal> {
-        if name.is_empty() { self.unnamed_portal.as_mut() } else { self.portals.get_mut(name) }
+        match known(name) {
+            [] => self.unnamed_portal.as_mut(),
+            name => self.portals.get_mut(name),
+        }
     }
 
     /// Makes `name` stand for `portal` (or for nothing); returns what it stood for.
@@ -77,8 +85,8 @@ impl Names {
             return std::mem::replace(&mut self.unnamed_portal, portal);
         }
         match portal {
-            Some(portal) => self.portals.insert(name.clone(), portal),
-            None => self.portals.remove(name),
+            Some(portal) => self.portals.insert(key(name), portal),
+            None => self.portals.remove(known(name)),
         }
     }
 
@@ -103,3 +111,15 @@ impl Names {
         self.statements.clear();
     }
 }
+
+/// The part of a name the server tells names apart by.
+fn known(name: &[u8]) -> &[u8] {
+    name.get(..NAME_BYTES_MAX).unwrap_or(name)
+}
+
+fn key(name: &Bytes) -> Bytes {
+    name.slice(..name.len().min(NAME_BYTES_MAX))
+}
+
+/// `NAMEDATALEN` less the terminating zero.
+const NAME_BYTES_MAX: usize = 63;
