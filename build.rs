@@ -1,5 +1,4 @@
 //! Tells the binary which commit it was built from.
-#![expect(clippy::print_stdout, reason = "a build script speaks to cargo on standard output")]
 
 use std::path::Path;
 use std::process::Command;

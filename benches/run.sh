@@ -192,8 +192,9 @@ YAML
 started() {
   local target=$1 log=$3
   pid[$target]=$2
-  wait_for 20 port_answers "${port[$target]}" && ! process_gone "$2" ||
+  if ! wait_for 20 port_answers "${port[$target]}" || process_gone "$2"; then
     die "$target did not start" "$(tail -n 5 "$log")"
+  fi
 }
 
 # --- measuring ---------------------------------------------------------------------------------

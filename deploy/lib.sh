@@ -1,6 +1,6 @@
 # Sourced by deploy/quickstart.sh, tests/run.sh and benches/run.sh: finding and installing what is
 # missing, and a private PostgreSQL under an unprivileged account. Not a program of its own.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # what is set here is used by those who source it
 
 # --- talking ---------------------------------------------------------------------------------
 

@@ -126,8 +126,9 @@ admin: {listen: "127.0.0.1:$admin_port"}
 YAML
   setsid "$binary" run --config "$work/portcullis.yaml" >"$work/portcullis.log" 2>&1 </dev/null &
   proxy_pid=$!
-  wait_for 20 proxy_ready_or_gone "$admin_port" && ! process_gone "$proxy_pid" ||
+  if ! wait_for 20 proxy_ready_or_gone "$admin_port" || process_gone "$proxy_pid"; then
     die "Portcullis did not become ready" "$(tail -n 15 "$work/portcullis.log")"
+  fi
 }
 
 proxy_ready_or_gone() { [[ $(http_status "$1" /readyz) == 200 ]] || process_gone "$proxy_pid"; }
@@ -143,7 +144,7 @@ show_statements() {
     'DELETE FROM orders'
   show 'a prepared statement' \
     'PREPARE one(int) AS SELECT name, email FROM customers WHERE id = $1; EXECUTE one(4)'
-  show 'a statement PostgreSQL itself refuses (app gets its own words, the others may not)' \
+  show 'a statement PostgreSQL itself refuses' \
     'UPDATE orders SET customer_id = 4711 WHERE id = 5'
   show_rate_limit
 }

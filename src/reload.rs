@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use notify::event::{AccessKind, AccessMode};
 use notify::{RecursiveMode, Watcher as _};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -26,6 +27,8 @@ use crate::session::gate::ActiveRules;
 
 mod compile;
 mod files;
+#[cfg(test)]
+mod tests;
 
 pub use compile::{CASE_TEXT_KEY, catalog, compile, default_path, predicates};
 pub use files::Files;
@@ -316,17 +319,31 @@ async fn next_hangup(hangup: &mut Signal) {
     }
 }
 
-/// Watches the folder and its parent: a folder that is swapped as a whole is seen too.
+/// Watches the folder, and its parent for a folder that is swapped as a whole.
+///
+/// Looking at files is an event too, and neighbours of the folder are busy (the audit trail may be
+/// one): only changes that concern the folder count.
 fn watch(directory: &Path, touched: mpsc::Sender<()>) -> notify::Result<impl Send + use<>> {
-    let mut watcher = notify::recommended_watcher(move |_event| {
-        // Full means that a look is due already.
-        let _ = touched.try_send(());
+    let folder = std::path::absolute(directory)?;
+    let parent = folder.parent().map(Path::to_owned);
+    let concerned = folder.clone();
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let counts = event.is_ok_and(|event| {
+            let changes = match event.kind {
+                notify::EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+                notify::EventKind::Access(_) => false,
+                _ => true,
+            };
+            changes && event.paths.iter().any(|path| path.starts_with(&concerned))
+        });
+        if counts {
+            // Full means that a look is due already.
+            let _ = touched.try_send(());
+        }
     })?;
-    watcher.watch(directory, RecursiveMode::NonRecursive)?;
-    if let Ok(real) = directory.canonicalize()
-        && let Some(parent) = real.parent()
-    {
-        watcher.watch(parent, RecursiveMode::NonRecursive)?;
+    watcher.watch(&folder, RecursiveMode::NonRecursive)?;
+    if let Some(parent) = parent {
+        watcher.watch(&parent, RecursiveMode::NonRecursive)?;
     }
     Ok(watcher)
 }

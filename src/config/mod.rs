@@ -132,9 +132,9 @@ impl Config {
                     .with_help("name the configuration with `--config FILE`"),
             ]
         })?;
-        // The parent of a bare file name is the empty path, which names no directory.
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        Self::parse(&name, &text, folder.unwrap_or(Path::new(".")))
+        // The parent of a bare file name is the empty path, which is no folder.
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        Self::parse(&name, &text, parent.unwrap_or(Path::new(".")))
     }
 
     /// Checks a text; relative paths in it start at `base`. The second value holds warnings.

@@ -124,6 +124,15 @@ impl<'a> Question<'a> {
         self.rules.iter().any(|rule| rule.enforced() && self.owes(rule, relation))
     }
 
+    /// Whether one of the rules that govern the relation writes its name out.
+    fn governed_by_name(&self, relation: &Relation) -> bool {
+        self.rules.iter().any(|rule| {
+            rule.enforced()
+                && self.owes(rule, relation)
+                && rule.object.writes_out(relation, &self.set.labels)
+        })
+    }
+
     /// Relations whose rows the text uses; a relation used in two ways comes twice.
     fn row_relations(&self) -> impl Iterator<Item = &'a Arc<Relation>> {
         self.facts.accesses.iter().filter_map(|Access { relation, mode }| match mode {

@@ -283,6 +283,22 @@ impl Object {
             .collect()
     }
 
+    /// Whether it fits the relation through a pattern that writes its name out. A glob that
+    /// happens to match a view is no decision about the view.
+    pub(crate) fn writes_out(&self, relation: &Relation, labels: &[Label]) -> bool {
+        let written =
+            |pattern: &RelationPattern| pattern.name.is_literal() && pattern.matches(relation);
+        let by_label = |selected: &Selected<'_>| {
+            let patterns = selected.label.map(|label| label.columns.as_slice());
+            let mut patterns = patterns.unwrap_or_default().iter();
+            patterns.any(|p| written(&p.relation) && p.matches(relation, selected.column))
+        };
+        self.fits_relation(relation, labels)
+            && (self.relations.iter().any(written)
+                || self.columns.iter().any(|pattern| written(&pattern.relation))
+                || self.select(relation, labels).iter().any(by_label))
+    }
+
     fn fits_relations(&self, facts: &Facts, labels: &[Label]) -> bool {
         if !self.about_relations() {
             return true;

@@ -1,12 +1,14 @@
 //! The driver, driven: a toy protocol, streams in memory, no ports.
+#![expect(clippy::disallowed_methods, reason = "the tests' own peers, awaited to their end")]
 
 use std::io;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, duplex,
+};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -15,7 +17,7 @@ use super::clock::Clock;
 use super::drive::Connection;
 use super::end::End;
 use super::seat::TURN_EVENTS;
-use super::shared::{Datasource, DriveLimits, Shared};
+use super::shared::{Datasource, DriveLimits, Reach, Shared};
 use super::shutdown::{Shutdown, Stage};
 use super::toy::Toy;
 use super::uid::Birth;
@@ -65,6 +67,10 @@ impl Sink for Written {
         self.0.lock().unwrap().extend_from_slice(batch);
         Ok(())
     }
+
+    fn close(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn audit(queue_events: usize, when_full: WhenFull) -> AuditConfig {
@@ -90,6 +96,18 @@ impl Bench {
     }
 
     fn with(limits: DriveLimits, audit: &AuditConfig, reachable: bool) -> Self {
+        Self::build((limits, reachable), audit, None)
+    }
+
+    fn with_tls(tls: Arc<rustls::ServerConfig>) -> Self {
+        Self::build((limits(), true), &audit(1000, WhenFull::Wait), Some(tls))
+    }
+
+    fn build(
+        (limits, reachable): (DriveLimits, bool),
+        audit: &AuditConfig,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> Self {
         let build = Build { version: "0", commit: "0", started_us: 0 };
         let labels = DatasourceLabels { name: "toy", protocol: "postgresql" };
         let metrics = Metrics::new(build, &[labels]).unwrap();
@@ -121,9 +139,9 @@ impl Bench {
             cancels: Arc::new(CancelRegistry::default()),
             dial: Memory { servers: reachable.then_some(sender), pipe_bytes: 4096 },
             address: "memory".into(),
-            unreachable: AtomicBool::new(false),
+            reach: Reach::default(),
             metrics: datasource_metrics,
-            tls: None,
+            tls,
         });
         Self { datasource, servers, queue, writer, written, tasks: JoinSet::new() }
     }
@@ -166,18 +184,18 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(10), future).await.expect("hangs")
 }
 
-async fn say(to: &mut DuplexStream, text: &str) {
+async fn say(to: &mut (impl AsyncWrite + Unpin), text: &str) {
     within(to.write_all(text.as_bytes())).await.unwrap();
 }
 
-async fn hear(from: &mut DuplexStream, expected: &str) {
+async fn hear(from: &mut (impl AsyncRead + Unpin), expected: &str) {
     let mut got = vec![0; expected.len()];
     within(from.read_exact(&mut got)).await.unwrap();
     assert_eq!(String::from_utf8_lossy(&got), expected);
 }
 
 /// Everything up to the end of the stream.
-async fn rest(mut from: DuplexStream) -> String {
+async fn rest(mut from: impl AsyncRead + Unpin) -> String {
     let mut got = String::new();
     within(from.read_to_string(&mut got)).await.unwrap();
     got
@@ -186,7 +204,6 @@ async fn rest(mut from: DuplexStream) -> String {
 /// Writes for ever, counting what was taken.
 fn flood(mut to: DuplexStream, piece: &'static [u8]) -> (JoinHandle<()>, mpsc::Receiver<usize>) {
     let (counter, counts) = mpsc::channel(100_000);
-    #[expect(clippy::disallowed_methods, reason = "a test's own peer, not a connection")]
     let task = tokio::spawn(async move {
         while to.write_all(piece).await.is_ok() {
             if counter.try_send(piece.len()).is_err() {
@@ -252,7 +269,6 @@ async fn refused_statements_of_a_client_that_never_reads_are_bounded() {
     let (client, _server) = bench.pair().await;
     let (reader, writer) = tokio::io::split(client);
     let (far, near) = duplex(64);
-    #[expect(clippy::disallowed_methods, reason = "a test's own peer, not a connection")]
     let pump = tokio::spawn(async move {
         let (mut near, mut writer) = (near, writer);
         let _ = tokio::io::copy(&mut near, &mut writer).await;
@@ -426,4 +442,56 @@ async fn idle_sessions_hold_no_places_beyond_what_they_owe() {
     }
     assert!(queue.try_reserve(90).is_some());
     assert!(queue.try_reserve(91).is_none());
+}
+
+/// A server's and a client's half of TLS.
+fn tls() -> (Arc<rustls::ServerConfig>, tokio_rustls::TlsConnector) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let key = rustls_pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (Arc::new(server), Arc::new(client).into())
+}
+
+#[tokio::test]
+async fn a_client_can_go_on_in_tls() {
+    let (server, connector) = tls();
+    let mut bench = Bench::with_tls(server);
+    let mut plain = bench.client();
+    say(&mut plain, "tls\n").await;
+    hear(&mut plain, "S\n").await;
+    let name = "localhost".try_into().unwrap();
+    let mut client = within(connector.connect(name, plain)).await.unwrap();
+    say(&mut client, "hello\n").await;
+    hear(&mut client, "secured\nhi\n").await;
+    let mut server = within(bench.servers.recv()).await.unwrap();
+    say(&mut client, "one\n").await;
+    hear(&mut server, "one\n").await;
+    // Longer than a record and than the pipe: written out piece by piece.
+    let long = format!("{}\n", "x".repeat(100_000));
+    let (_, ()) = tokio::join!(say(&mut server, &long), hear(&mut client, &long));
+    say(&mut client, "bye\n").await;
+    assert_eq!(rest(client).await, "bye\n");
+}
+
+#[tokio::test]
+async fn bytes_before_the_handshake_end_the_connection() {
+    let mut bench = Bench::with_tls(tls().0);
+    let mut client = bench.client();
+    say(&mut client, "tls\nhello\n").await;
+    let heard = rest(client).await;
+    assert!(!heard.contains("secured") && !heard.contains("hi"), "{heard}");
+    assert_eq!(bench.end().await, End::Protocol);
 }

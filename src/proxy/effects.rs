@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -93,10 +92,8 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         }
     }
 
-    /// Tells `/readyz`, when it changed: the state is behind a lock all sessions share.
     fn reached(&self, result: Result<(), String>) {
-        let failed = result.is_err();
-        if self.datasource.unreachable.swap(failed, Ordering::Relaxed) != failed {
+        if self.datasource.reach.changed(result.is_ok()) {
             self.datasource.shared.status.set_upstream(&self.datasource.name, result);
         }
     }

@@ -6,7 +6,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -49,7 +48,7 @@ mod upstream;
 use cancel::CancelRegistry;
 use clock::Clock;
 use listener::Listener;
-use shared::{Datasource, DriveLimits, Shared};
+use shared::{Datasource, DriveLimits, Reach, Shared};
 use shutdown::{Shutdown, Stage};
 use uid::Birth;
 use upstream::Upstream;
@@ -120,8 +119,9 @@ impl Sockets {
             sockets.with_context(|| format!("datasource `{}`", datasource.name))
         };
         let datasources: anyhow::Result<Vec<_>> = config.datasources.iter().map(bind_all).collect();
+        let datasources = datasources?;
         let admin = listener::bind(config.admin).context("admin port")?;
-        Ok(Self { datasources: datasources?, admin })
+        Ok(Self { datasources, admin })
     }
 }
 
@@ -199,12 +199,17 @@ impl Process {
         reloader.announce().await;
         self.services.spawn(reloader.run(requests));
         info!(address = %shown(&admin), "admin port");
+        let counted = Arc::clone(shared);
         let state = AdminState {
             metrics: Arc::clone(&shared.metrics),
             status: Arc::clone(&shared.status),
             reload,
             mono_us: Box::new(move || clock.now().mono_us),
-            collect: Box::new(move |_metrics| report_ages(&datasources, clock)),
+            collect: Box::new(move |metrics| {
+                let (hits, misses) = counted.plans.hits_and_misses();
+                metrics.decision_cache(hits, misses);
+                report_ages(&datasources, clock);
+            }),
         };
         let shutdown = Arc::clone(&shared.shutdown);
         self.services.spawn(async move {
@@ -274,7 +279,7 @@ fn datasource(
             connect_timeout: config.limits.connect_timeout,
         },
         address: format!("{}:{}", written.upstream_host, written.upstream_port),
-        unreachable: AtomicBool::new(false),
+        reach: Reach::default(),
         metrics: Arc::clone(metrics),
         tls: written.tls.clone(),
     })

@@ -1,7 +1,7 @@
 //! What connections share. Built once in the composition root, passed as `Arc`.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -55,12 +55,25 @@ pub(crate) struct Datasource<D> {
     pub(crate) dial: D,
     /// The server as the log names it, `host:port`.
     pub(crate) address: String,
-    /// The server was not reached when last tried.
-    pub(crate) unreachable: AtomicBool,
+    /// What `/readyz` was last told of the server.
+    pub(crate) reach: Reach,
     /// Counters of this datasource.
     pub(crate) metrics: Arc<DatasourceMetrics>,
     /// TLS on the client leg, where configured.
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// Whether a server was reached when last tried. `/readyz` is told of changes only: its state is
+/// behind a lock that all sessions share.
+#[derive(Debug, Default)]
+pub(crate) struct Reach(AtomicU8);
+
+impl Reach {
+    /// Notes the result of a try; `true` when it differs from the one before.
+    pub(crate) fn changed(&self, reached: bool) -> bool {
+        let now = if reached { 1 } else { 2 };
+        self.0.swap(now, Ordering::Relaxed) != now
+    }
 }
 
 /// Bounds the driver keeps for every connection.

@@ -23,7 +23,7 @@ impl Birth {
         rustls::crypto::ring::default_provider()
             .secure_random
             .fill(&mut random)
-            .map_err(|_| anyhow::anyhow!("the system's random source failed"))
+            .map_err(|error| anyhow::anyhow!("the system's random source failed: {error:?}"))
             .context("draw a session id")?;
         let [a, b, c, d, e, f, g, h, i, j, s0, s1, s2, s3] = random;
         let entropy = [0, 0, 0, 0, 0, 0, a, b, c, d, e, f, g, h, i, j];

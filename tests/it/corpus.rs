@@ -115,8 +115,17 @@ fn forbidden() -> Vec<Vec<u8>> {
 }
 
 /// The pieces found, apart from those the statement itself brought along.
+///
+/// Request ids are random and ours: four letters of one may be four letters of a value by chance.
 fn leaks(received: &[u8], statement: &str, forbidden: &[Vec<u8>]) -> Vec<String> {
-    let (haystack, own) = (received.to_ascii_lowercase(), statement.to_lowercase());
+    let mut haystack = received.to_ascii_lowercase();
+    let marker = b"request ";
+    while let Some(at) = haystack.windows(marker.len()).position(|window| window == marker) {
+        let id = haystack[at + marker.len()..].iter().take_while(|byte| byte.is_ascii_alphanumeric());
+        let end = at + marker.len() + id.count();
+        haystack.splice(at..end, *b"(id)");
+    }
+    let own = statement.to_lowercase();
     let found = forbidden
         .iter()
         .filter(|piece| contains(&haystack, piece) && !contains(own.as_bytes(), piece));
@@ -246,7 +255,9 @@ fn corpus_errors_carry_no_value() {
         let reply = raw.query(statement);
         assert_eq!(leaks(&raw.received, statement, &forbidden), [""; 0], "{statement}");
         for error in &reply.errors {
-            assert_eq!(error.get(b'D'), "", "DETAIL of {statement}");
+            let detail = error.get(b'D');
+            let own = detail.is_empty() || detail.starts_with("request ");
+            assert!(own, "DETAIL of {statement}: {detail}");
         }
     }
 }

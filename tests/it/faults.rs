@@ -164,11 +164,11 @@ fn a_full_disk_under_the_audit_file_is_refused_or_waited_for_but_never_ignored()
     let recorder = Recorder::start(server.address());
     let mut setup = Setup::open(recorder.address());
     setup.audit =
-        "{file: /dev/full, queue_events: 64, when_full: refuse, wait_deadline: 200ms}".into();
+        "{file: /dev/full, queue_events: 256, when_full: refuse, wait_deadline: 200ms}".into();
     let proxy = Portcullis::start_unready(&setup);
     let mut ran = 0_usize;
     // The queue takes a few, then statements must stop.
-    let stopped = (0..200).any(|_| {
+    let stopped = (0..500).any(|_| {
         let login = Raw::try_login(proxy.address(), &[("user", "app"), ("database", "demo")]);
         let Ok(mut raw) = login else { return true };
         let reply = raw.query("select 'unrecorded'");

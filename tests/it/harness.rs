@@ -103,15 +103,21 @@ pub(crate) struct Portcullis {
 impl Portcullis {
     /// Starts it and waits until `/readyz` says yes.
     pub(crate) fn start(setup: &Setup) -> Self {
-        let proxy = Self::launch(setup);
-        wait_until("the proxy is ready", READY_TIMEOUT, || proxy.ready());
-        proxy
+        Self::launch_until(setup, "/readyz")
     }
 
     /// Starts it and waits only until it answers on the admin port, ready or not.
     pub(crate) fn start_unready(setup: &Setup) -> Self {
-        let proxy = Self::launch(setup);
-        wait_until("the proxy is alive", READY_TIMEOUT, || proxy.admin("GET", "/livez").0 == 200);
+        Self::launch_until(setup, "/livez")
+    }
+
+    fn launch_until(setup: &Setup, path: &str) -> Self {
+        let mut proxy = Self::launch(setup);
+        wait_until(&format!("the proxy's {path} says yes"), READY_TIMEOUT, || {
+            let ended = proxy.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the proxy ended: {}", ended.unwrap());
+            proxy.admin("GET", path).0 == 200
+        });
         proxy
     }
 

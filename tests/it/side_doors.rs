@@ -188,7 +188,7 @@ fn predicates_see_the_masked_value() {
     for (statement, expected) in [
         ("select count(*) from customers where email = 'ada.wagner@example.com'", "0"),
         ("select count(*) from customers where email like 'ada%'", "0"),
-        ("select count(*) from customers where email > 'a' and email < 'ab'", "0"),
+        ("select count(*) from customers where email > 'ad' and email < 'ae'", "0"),
         ("select count(*) from customers where email = 'a***@***.com'", "1"),
         ("select count(*) from customers where notes is not null", "0"),
         ("select count(distinct notes) from customers", "0"),

@@ -48,7 +48,7 @@ pub(super) fn unknown_relations(model: &Model<'_>) -> Vec<String> {
             | Role::Insert(_)
             | Role::Update(_)
             | Role::Delete(_)
-            | Role::Merge(_)
+            | Role::Merge
             | Role::CopyTo(_)
             | Role::CopyFrom => {
                 let name = match &named.schema {
@@ -91,7 +91,7 @@ fn modes(reference: &Reference<'_>) -> Vec<AccessMode> {
         Role::Update(_) => vec![AccessMode::Update],
         Role::Delete(_) => vec![AccessMode::Delete],
         // Which of its clauses apply is known only while it runs.
-        Role::Merge(_) => vec![AccessMode::Insert, AccessMode::Update, AccessMode::Delete],
+        Role::Merge => vec![AccessMode::Insert, AccessMode::Update, AccessMode::Delete],
         Role::CopyFrom => vec![AccessMode::Insert],
         Role::Lock | Role::Define => vec![AccessMode::Define],
     }

@@ -12,20 +12,30 @@ use crate::facts::{Facts, Why};
 use super::{AnalyzerLimits, Catalog, SearchPath};
 
 mod ddl;
+mod edits;
 mod facts;
+mod fence;
 mod functions;
+mod mask;
 mod model;
 mod normalize;
 mod parse;
+mod predicate;
 mod quote;
+mod rewrite;
 mod scope;
 mod statements;
 mod tree;
+mod verify;
 mod walk;
+mod write;
 
 pub(super) use ddl::drafts_from_ddl;
+pub use edits::Rewritten;
 pub use normalize::normalize;
+pub use predicate::Predicates;
 pub(super) use quote::quote_ident;
+pub use rewrite::CannotEnforce;
 
 use tree::{Kind, Node};
 
@@ -134,54 +144,5 @@ pub enum SessionEffect {
     Ddl,
 }
 
-/// The predicates of a rule set's filters, parsed at load.
-#[derive(Debug, Default)]
-pub struct Predicates {}
-
-/// A rewritten text that passed the check against the original.
-#[derive(Debug)]
-pub struct Rewritten {
-    /// What goes to the server.
-    pub text: String,
-}
-impl Rewritten {
-    /// x
-    pub fn original_position(&self, _position: u32) -> Option<u32> {
-        None
-    }
-}
-
 #[cfg(test)]
 mod limits_tests;
-
-/// stub
-#[derive(Debug)]
-pub struct CannotEnforce {
-    /// m
-    pub message: String,
-    /// h
-    pub hint: Option<String>,
-    /// c
-    pub code: &'static str,
-}
-impl Parsed {
-    /// stub
-    pub fn rewrite(
-        &self,
-        _t: &str,
-        _c: &Catalog,
-        _g: &[crate::obligation::Governance],
-        _p: &Predicates,
-    ) -> Result<Option<Rewritten>, CannotEnforce> {
-        Ok(None)
-    }
-}
-
-impl Predicates {
-    /// stub
-    pub fn compile<'a>(
-        _f: impl Iterator<Item = (crate::name::RuleId, &'a str)>,
-    ) -> Result<Self, Vec<(crate::name::RuleId, usize, String)>> {
-        Ok(Self {})
-    }
-}

@@ -83,8 +83,8 @@ pub(super) enum Role<'t> {
     Update(&'t Node),
     /// Target of this DELETE.
     Delete(&'t Node),
-    /// Target of this MERGE.
-    Merge(&'t Node),
+    /// Target of a MERGE.
+    Merge,
     /// Of this COPY … TO.
     CopyTo(&'t Node),
     /// Target of a COPY … FROM.

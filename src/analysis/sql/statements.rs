@@ -1,7 +1,7 @@
 //! Statements around queries: which verb each is, what it does to the session, and which parts of
 //! it are queries.
 
-use crate::facts::{Action, SettingChange, Verb, Why};
+use crate::facts::{Action, SettingChange, Verb, VerbClass, Why};
 
 use super::SessionEffect;
 use super::model::Role;
@@ -10,6 +10,7 @@ use super::walk::{Walker, changes_role, construct};
 
 impl<'t> Walker<'t, '_> {
     /// One statement of the text, or the statement inside EXPLAIN, PREPARE and their like.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "known by name, or refused, in `utility`")]
     pub(super) fn statement(&mut self, node: &'t Node) -> Result<SessionEffect, Why> {
         match node.kind {
             Kind::SelectStmt => {
@@ -41,11 +42,9 @@ impl<'t> Walker<'t, '_> {
                 let inner = self.inner(node, "query")?;
                 let into = node.child("into").ok_or_else(|| construct("CREATE TABLE AS"))?;
                 let block = self.block(node);
-                self.into_clause(into, block)?;
-                Ok(match inner {
-                    SessionEffect::Execute { name } => SessionEffect::Execute { name },
-                    _ => SessionEffect::Ddl,
-                })
+                self.creates(into, block)?;
+                let executes = matches!(inner, SessionEffect::Execute { .. });
+                Ok(if executes { inner } else { SessionEffect::Ddl })
             }
             Kind::ViewStmt => {
                 self.act(Verb::CreateView);
@@ -137,7 +136,7 @@ impl<'t> Walker<'t, '_> {
     /// `UPDATE pg_settings SET setting = …` is SET by another name, of a setting not known here.
     fn settings_view(&mut self) {
         let written = self.model.references.iter().any(|reference| {
-            matches!(reference.role, Role::Update(_) | Role::Merge(_) | Role::Insert(_))
+            matches!(reference.role, Role::Update(_) | Role::Merge | Role::Insert(_))
                 && reference.node.text("relname") == "pg_settings"
         });
         if written {
@@ -224,27 +223,17 @@ impl<'t> Walker<'t, '_> {
         let Some(verb) = utility_verb(kind.name()) else { return Err(construct(kind.name())) };
         self.model.actions.push(Action { verb, without_where: false });
         self.collect(node, Role::Define)?;
-        Ok(match verb {
-            Verb::CreateTable
-            | Verb::CreateView
-            | Verb::CreateIndex
-            | Verb::CreateFunction
-            | Verb::Create
-            | Verb::AlterTable
-            | Verb::Alter
-            | Verb::Drop
-            | Verb::Refresh
-            | Verb::Grant
-            | Verb::Role
-            | Verb::Do
-            | Verb::Call
-            | Verb::Load => SessionEffect::Ddl,
-            _ => SessionEffect::None,
-        })
+        // Whatever may define something: functions and code blocks, too.
+        let defines = match verb.class() {
+            VerbClass::Ddl | VerbClass::Role | VerbClass::Function => true,
+            VerbClass::Read | VerbClass::Write | VerbClass::Misc => verb == Verb::Load,
+        };
+        Ok(if defines { SessionEffect::Ddl } else { SessionEffect::None })
     }
 }
 
 /// The text of a constant in SET; empty for anything else.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the other constants are no values of settings")]
 fn constant_text(node: &Node) -> String {
     let constant = if node.kind == Kind::TypeCast { node.child("arg") } else { Some(node) };
     let Some(value) = constant.and_then(|constant| constant.child("val")) else {

@@ -6,6 +6,7 @@
 //! is not listed in [`Kind`] is seen as such. The same shape is compared when a rewritten text is
 //! verified: default values are left out, places in the text are kept but never compared.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::ser::{self, Serialize};
@@ -165,6 +166,21 @@ impl Node {
         self.nodes(field).filter(|n| n.kind == Kind::String).map(|n| n.text("sval")).collect()
     }
 
+    /// Every text in the tree: names, constants, whatever a field holds.
+    pub(super) fn texts<'t>(&'t self, into: &mut HashSet<&'t str>) {
+        fn collect<'t>(value: &'t Value, into: &mut HashSet<&'t str>) {
+            match value {
+                Value::Text(text) => {
+                    into.insert(text);
+                }
+                Value::Node(node) => node.texts(into),
+                Value::List(list) => list.iter().for_each(|value| collect(value, into)),
+                Value::Absent | Value::Flag(_) | Value::Int(_) => {}
+            }
+        }
+        self.fields.iter().for_each(|(_, value)| collect(value, into));
+    }
+
     /// Every child node, lists of lists included, in the order of the fields.
     pub(super) fn children(&self) -> Vec<&Self> {
         self.children_except(&[])
@@ -233,12 +249,25 @@ pub(super) fn statements(parsed: &impl Serialize) -> Result<Vec<Node>, TooDeep> 
     Ok(found)
 }
 
+/// Where a node may stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Group {
+    /// SELECT and the writes, at any level.
+    Query,
+    /// Anything inside a query that names no relation by itself.
+    Part,
+    /// Only in places that are walked on purpose: FROM, WITH, INTO, the top of a text.
+    Placed,
+    /// Not modelled.
+    Unknown,
+}
+
 macro_rules! kinds {
-    ($($kind:ident)*) => {
+    ($($group:ident { $($kind:ident)* })*) => {
         /// The node kinds of queries and of the statements whose parts are modelled.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub(super) enum Kind {
-            $(#[doc = "The node of this name in PostgreSQL's grammar."] $kind,)*
+            $($(#[doc = "The node of this name in PostgreSQL's grammar."] $kind,)*)*
             /// Any other node of the grammar, by name.
             Other(&'static str),
         }
@@ -246,7 +275,7 @@ macro_rules! kinds {
         impl Kind {
             fn named(name: &'static str) -> Self {
                 match name {
-                    $(stringify!($kind) => Self::$kind,)*
+                    $($(stringify!($kind) => Self::$kind,)*)*
                     other => Self::Other(other),
                 }
             }
@@ -254,8 +283,16 @@ macro_rules! kinds {
             /// The name in PostgreSQL's grammar.
             pub(super) fn name(self) -> &'static str {
                 match self {
-                    $(Self::$kind => stringify!($kind),)*
+                    $($(Self::$kind => stringify!($kind),)*)*
                     Self::Other(name) => name,
+                }
+            }
+
+            /// Where it may stand.
+            pub(super) fn group(self) -> Group {
+                match self {
+                    $($(Self::$kind)|* => Group::$group,)*
+                    Self::Other(_) => Group::Unknown,
                 }
             }
         }
@@ -263,23 +300,27 @@ macro_rules! kinds {
 }
 
 kinds! {
-    RawStmt String Integer Float Boolean BitString List
-    RangeVar Alias TypeName ColumnRef ParamRef AExpr AConst AStar AIndices AIndirection AArrayExpr
-    FuncCall ResTarget MultiAssignRef TypeCast CollateClause SortBy WindowDef
-    RangeSubselect RangeFunction RangeTableSample RangeTableFunc RangeTableFuncCol ColumnDef
-    JoinExpr BoolExpr NullTest BooleanTest CaseExpr CaseWhen CoalesceExpr MinMaxExpr
-    SqlValueFunction XmlExpr XmlSerialize SubLink RowExpr GroupingSet GroupingFunc NamedArgExpr
-    CurrentOfExpr SetToDefault WithClause CommonTableExpr CteSearchClause CteCycleClause
-    OnConflictClause InferClause IndexElem LockingClause IntoClause DefElem MergeWhenClause
-    ReturningClause ReturningOption
-    JsonTable JsonTableColumn JsonTablePathSpec JsonFuncExpr JsonValueExpr JsonFormat
-    JsonReturning JsonOutput JsonObjectConstructor JsonArrayConstructor JsonArrayQueryConstructor
-    JsonKeyValue JsonAggConstructor JsonObjectAgg JsonArrayAgg JsonIsPredicate JsonParseExpr
-    JsonScalarExpr JsonSerializeExpr JsonArgument JsonBehavior
-    SelectStmt InsertStmt UpdateStmt DeleteStmt MergeStmt CopyStmt ExplainStmt PrepareStmt
-    ExecuteStmt DeallocateStmt DeclareCursorStmt FetchStmt ClosePortalStmt CreateTableAsStmt
-    ViewStmt VariableSetStmt VariableShowStmt DiscardStmt TransactionStmt TruncateStmt LockStmt
-    CreateStmt Constraint DropStmt CallStmt IndexStmt CreateFunctionStmt CreateSchemaStmt
+    Query { SelectStmt InsertStmt UpdateStmt DeleteStmt MergeStmt }
+    Part {
+        String Integer Float Boolean BitString List Alias TypeName ColumnRef ParamRef AExpr AConst
+        AStar AIndices AIndirection AArrayExpr FuncCall ResTarget MultiAssignRef TypeCast
+        CollateClause SortBy WindowDef RangeTableFuncCol ColumnDef BoolExpr NullTest BooleanTest
+        CaseExpr CaseWhen CoalesceExpr MinMaxExpr SqlValueFunction XmlExpr XmlSerialize SubLink
+        RowExpr GroupingSet GroupingFunc NamedArgExpr CurrentOfExpr SetToDefault CteSearchClause
+        CteCycleClause OnConflictClause InferClause IndexElem DefElem MergeWhenClause
+        ReturningClause ReturningOption JsonTableColumn JsonTablePathSpec JsonFuncExpr
+        JsonValueExpr JsonFormat JsonReturning JsonOutput JsonObjectConstructor
+        JsonArrayConstructor JsonArrayQueryConstructor JsonKeyValue JsonAggConstructor
+        JsonObjectAgg JsonArrayAgg JsonIsPredicate JsonParseExpr JsonScalarExpr JsonSerializeExpr
+        JsonArgument JsonBehavior
+    }
+    Placed {
+        RawStmt RangeVar RangeSubselect RangeFunction RangeTableSample RangeTableFunc JoinExpr
+        JsonTable WithClause CommonTableExpr LockingClause IntoClause CopyStmt ExplainStmt
+        PrepareStmt ExecuteStmt DeallocateStmt DeclareCursorStmt CreateTableAsStmt ViewStmt
+        VariableSetStmt DiscardStmt TransactionStmt LockStmt DropStmt CreateStmt Constraint
+        IndexStmt CreateFunctionStmt CreateSchemaStmt
+    }
 }
 
 /// Nesting beyond [`NESTING_MAX`].

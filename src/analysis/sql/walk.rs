@@ -11,7 +11,7 @@ use crate::facts::{Action, FunctionUse, SettingChange, Verb, Why};
 use super::functions;
 use super::model::{Block, Model, Named, Reference, Role, Target};
 use super::scope::Scopes;
-use super::tree::{Kind, Node};
+use super::tree::{Group, Kind, Node};
 use super::{SessionEffect, always_true};
 
 /// The walk's state.
@@ -49,12 +49,9 @@ pub(super) fn walk<'t>(
         let Some(statement) = raw.child("stmt") else { continue };
         walker.path_lost = false;
         let effect = walker.statement(statement)?;
-        let effect = match effect {
-            SessionEffect::None | SessionEffect::Ddl if walker.path_lost => {
-                SessionEffect::SearchPathUncertain
-            }
-            effect => effect,
-        };
+        let settles = matches!(effect, SessionEffect::None | SessionEffect::Ddl);
+        let effect =
+            if settles && walker.path_lost { SessionEffect::SearchPathUncertain } else { effect };
         // The rest of this text is decided before this statement has run.
         match &effect {
             SessionEffect::None
@@ -87,6 +84,7 @@ impl<'t> Walker<'t, '_> {
     }
 
     /// A SELECT, INSERT, UPDATE, DELETE or MERGE at any level.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else stands there is refused")]
     pub(super) fn query(&mut self, node: &'t Node) -> Result<(), Why> {
         let with = node.child("with_clause");
         if let Some(with) = with {
@@ -137,10 +135,10 @@ impl<'t> Walker<'t, '_> {
             }
         }
         for item in node.nodes("from_clause") {
-            self.from_item(item, Place { block, nullable: false })?;
+            self.source(item, Place { block, nullable: false })?;
         }
         if let Some(into) = node.child("into_clause") {
-            self.into_clause(into, block)?;
+            self.creates(into, block)?;
         }
         // The names in FOR UPDATE OF are names of FROM items, not of relations.
         let handled =
@@ -148,7 +146,7 @@ impl<'t> Walker<'t, '_> {
         self.expressions(node, &handled, block)
     }
 
-    pub(super) fn into_clause(&mut self, into: &'t Node, block: usize) -> Result<(), Why> {
+    pub(super) fn creates(&mut self, into: &'t Node, block: usize) -> Result<(), Why> {
         self.act(Verb::CreateTableAs);
         self.expressions(into, &["rel"], block)
     }
@@ -177,7 +175,7 @@ impl<'t> Walker<'t, '_> {
         let block = self.block(node);
         self.target(node, role, block)?;
         for item in node.nodes("from_clause").chain(node.nodes("using_clause")) {
-            self.from_item(item, Place { block, nullable: false })?;
+            self.source(item, Place { block, nullable: false })?;
         }
         self.expressions(node, &["with_clause", "relation", "from_clause", "using_clause"], block)
     }
@@ -185,14 +183,15 @@ impl<'t> Walker<'t, '_> {
     fn merge(&mut self, node: &'t Node) -> Result<(), Why> {
         self.act(Verb::Merge);
         let block = self.block(node);
-        self.target(node, Role::Merge(node), block)?;
+        self.target(node, Role::Merge, block)?;
         if let Some(source) = node.child("source_relation") {
-            self.from_item(source, Place { block, nullable: true })?;
+            self.source(source, Place { block, nullable: true })?;
         }
         self.expressions(node, &["with_clause", "relation", "source_relation"], block)
     }
 
-    fn from_item(&mut self, item: &'t Node, place: Place) -> Result<(), Why> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else stands there is refused")]
+    fn source(&mut self, item: &'t Node, place: Place) -> Result<(), Why> {
         match item.kind {
             Kind::RangeVar => self.reference(item, Role::Read, place, false),
             Kind::JoinExpr => self.join(item, place),
@@ -249,7 +248,7 @@ impl<'t> Walker<'t, '_> {
         for (side, null) in [("larg", left), ("rarg", right)] {
             let item = join.child(side).ok_or_else(|| construct("join"))?;
             let nullable = place.nullable || null;
-            self.from_item(item, Place { nullable, ..place })?;
+            self.source(item, Place { nullable, ..place })?;
         }
         if join.has("using_clause") || join.flag("is_natural") {
             self.operator("=");
@@ -344,12 +343,20 @@ impl<'t> Walker<'t, '_> {
 
     /// Anything inside a query that is not itself a query or a FROM item.
     pub(super) fn expression(&mut self, node: &'t Node, block: usize) -> Result<(), Why> {
+        match node.kind.group() {
+            Group::Query => self.query(node),
+            Group::Part => {
+                self.names(node);
+                self.expressions(node, &[], block)
+            }
+            Group::Placed | Group::Unknown => Err(construct(node.kind.name())),
+        }
+    }
+
+    /// The functions and operators a node names itself.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "no other part of an expression does")]
+    fn names(&mut self, node: &'t Node) {
         match node.kind {
-            Kind::SelectStmt
-            | Kind::InsertStmt
-            | Kind::UpdateStmt
-            | Kind::DeleteStmt
-            | Kind::MergeStmt => return self.query(node),
             Kind::FuncCall => self.function(node),
             Kind::ColumnRef => {
                 let names = node.strings("fields");
@@ -377,108 +384,8 @@ impl<'t> Walker<'t, '_> {
                     self.uses(functions::defined("cast", name));
                 }
             }
-            Kind::CaseExpr
-            | Kind::String
-            | Kind::Integer
-            | Kind::Float
-            | Kind::Boolean
-            | Kind::BitString
-            | Kind::List
-            | Kind::Alias
-            | Kind::ParamRef
-            | Kind::AConst
-            | Kind::AStar
-            | Kind::AIndices
-            | Kind::AArrayExpr
-            | Kind::ResTarget
-            | Kind::MultiAssignRef
-            | Kind::TypeCast
-            | Kind::CollateClause
-            | Kind::WindowDef
-            | Kind::RangeTableFuncCol
-            | Kind::ColumnDef
-            | Kind::BoolExpr
-            | Kind::NullTest
-            | Kind::BooleanTest
-            | Kind::CaseWhen
-            | Kind::CoalesceExpr
-            | Kind::MinMaxExpr
-            | Kind::SqlValueFunction
-            | Kind::XmlExpr
-            | Kind::XmlSerialize
-            | Kind::RowExpr
-            | Kind::GroupingSet
-            | Kind::GroupingFunc
-            | Kind::NamedArgExpr
-            | Kind::CurrentOfExpr
-            | Kind::SetToDefault
-            | Kind::CteSearchClause
-            | Kind::CteCycleClause
-            | Kind::OnConflictClause
-            | Kind::InferClause
-            | Kind::IndexElem
-            | Kind::DefElem
-            | Kind::MergeWhenClause
-            | Kind::ReturningClause
-            | Kind::ReturningOption
-            | Kind::JsonTableColumn
-            | Kind::JsonTablePathSpec
-            | Kind::JsonFuncExpr
-            | Kind::JsonValueExpr
-            | Kind::JsonFormat
-            | Kind::JsonReturning
-            | Kind::JsonOutput
-            | Kind::JsonObjectConstructor
-            | Kind::JsonArrayConstructor
-            | Kind::JsonArrayQueryConstructor
-            | Kind::JsonKeyValue
-            | Kind::JsonAggConstructor
-            | Kind::JsonObjectAgg
-            | Kind::JsonArrayAgg
-            | Kind::JsonIsPredicate
-            | Kind::JsonParseExpr
-            | Kind::JsonScalarExpr
-            | Kind::JsonSerializeExpr
-            | Kind::JsonArgument
-            | Kind::JsonBehavior => {}
-            Kind::RawStmt
-            | Kind::RangeVar
-            | Kind::RangeSubselect
-            | Kind::RangeFunction
-            | Kind::RangeTableSample
-            | Kind::RangeTableFunc
-            | Kind::JoinExpr
-            | Kind::JsonTable
-            | Kind::WithClause
-            | Kind::CommonTableExpr
-            | Kind::LockingClause
-            | Kind::IntoClause
-            | Kind::CopyStmt
-            | Kind::ExplainStmt
-            | Kind::PrepareStmt
-            | Kind::ExecuteStmt
-            | Kind::DeallocateStmt
-            | Kind::DeclareCursorStmt
-            | Kind::FetchStmt
-            | Kind::ClosePortalStmt
-            | Kind::CreateTableAsStmt
-            | Kind::ViewStmt
-            | Kind::VariableSetStmt
-            | Kind::VariableShowStmt
-            | Kind::DiscardStmt
-            | Kind::TransactionStmt
-            | Kind::TruncateStmt
-            | Kind::LockStmt
-            | Kind::CreateStmt
-            | Kind::Constraint
-            | Kind::DropStmt
-            | Kind::CallStmt
-            | Kind::IndexStmt
-            | Kind::CreateFunctionStmt
-            | Kind::CreateSchemaStmt
-            | Kind::Other(_) => return Err(construct(node.kind.name())),
+            _ => {}
         }
-        self.expressions(node, &[], block)
     }
 
     pub(super) fn function(&mut self, call: &'t Node) {

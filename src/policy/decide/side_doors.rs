@@ -113,7 +113,7 @@ impl Question<'_> {
         }
         let governed_base = || reads_through.iter().find(|base| self.governed(base));
         if let Some(base) = governed_base()
-            && !self.governed(relation)
+            && !self.governed_by_name(relation)
         {
             let message = format!("view `{path}` reads `{}`, which is under rules", base.path);
             return Err(side_door(message).with_hint(format!(

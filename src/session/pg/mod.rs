@@ -157,9 +157,12 @@ impl Session for PgSession {
     ) -> Result<(), ProtocolError> {
         self.step(turn, from, input, out).map_err(|kind| {
             let text = format!("protocol violation by the {}: {kind}", side_word(from));
-            let report = Report { detail: None, ..fatal("08P01", &text) };
-            out.to_client.encode(|out| report.encode(out));
-            out.effects.push(Effect::Close);
+            close_with(&fatal("08P01", &text), out);
+            // The shell asks nothing more of a session that failed: what it owes is due now.
+            if let State::Ready(mut ready) = std::mem::replace(&mut self.state, State::Closed) {
+                ready.abandon(&mut Call { turn, journal: &mut self.journal, out });
+            }
+            self.journal.closed(turn.now, "protocol", out);
             ProtocolError { side: from, kind }
         })
     }
@@ -250,7 +253,12 @@ impl Session for PgSession {
     }
 
     fn owed_events(&self) -> usize {
-        self.journal.owed + usize::from(self.journal.opened)
+        match &self.state {
+            // The opening (or its failure), and the end.
+            State::Greeting(_) | State::Connecting(_) | State::Login(_) => 2,
+            State::Ready(_) => self.journal.owed + 1,
+            State::Closed => self.journal.owed,
+        }
     }
 }
 

@@ -234,14 +234,16 @@ impl Ready {
     ) -> Option<Arc<Plan>> {
         let may_ask = self.can_inject() && !self.asked;
         let scope = self.scope.current(turn);
-        if may_ask && scope.class.concerned && *scope.path == SearchPath::Uncertain {
+        let path = may_ask && scope.class.concerned && *scope.path == SearchPath::Uncertain;
+        let catalog = may_ask && gate::needs_catalog(turn, &scope);
+        if path || catalog {
             self.asked = true;
-            self.inject(Purpose::SearchPath, out);
-            return None;
-        }
-        if may_ask && gate::needs_catalog(turn, &scope) {
-            self.asked = true;
-            self.inject(Purpose::Catalog, out);
+            if path {
+                self.inject(Purpose::SearchPath, out);
+            }
+            if catalog {
+                self.inject(Purpose::Catalog, out);
+            }
             return None;
         }
         let plan = gate::plan(turn, &scope, text);

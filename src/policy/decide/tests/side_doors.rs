@@ -82,6 +82,11 @@ fn views_over_governed_relations_need_rules_of_their_own() {
     );
     let own = "match: {users: [g], columns: [public.customers_view.mail]}, mask: nullify";
     check(&[MASK, own], "g", "select read:customers_view", "allow customers_view.mail=nullify");
+    // A glob that happens to match the view says nothing about what the view shows.
+    let glob = "match: {users: [g], relations: ['public.*']}, filter: a = 1";
+    check(&[MASK, glob], "g", "select read:customers_view", "side door: view");
+    let named = "match: {users: [g], relations: [public.customers_view]}, filter: a = 1";
+    check(&[MASK, named], "g", "select read:customers_view", "allow customers_view[]");
     let partly = "match: {users: [g], relations: [public.customers], statements: [delete]}, \
                   filter: a = 1";
     check(&[partly], "g", "select read:customers_view", "side door");
