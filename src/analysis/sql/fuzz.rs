@@ -103,7 +103,7 @@ fn reads_bare(text: &str, limits: &AnalyzerLimits) -> bool {
         statement.any(&mut |node| {
             ["from_clause", "using_clause", "larg", "rarg", "source_relation"]
                 .into_iter()
-                .any(|field| node.nodes(field).chain(node.child(field)).any(|item| bare(item)))
+                .any(|field| node.nodes(field).chain(node.child(field)).any(&bare))
         })
     })
 }
