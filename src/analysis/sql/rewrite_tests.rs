@@ -85,6 +85,11 @@ fn relations_become_governed_subqueries_in_place() {
             "SELECT n FROM plain LEFT JOIN (SELECT g.\"id\", g.\"n\" <c> WHERE <f> OFFSET 0) AS \"c\" ON c.id = plain.id WHERE c.id = 3 AND n + 1 = 2".to_owned(),
         ),
         ("COPY c (id, email) TO STDOUT", format!("COPY (SELECT \"id\", \"email\" FROM ({}) AS \"c\") TO STDOUT", all.replace("FROM \"public\"", "FROM ONLY \"public\"").replace("<c>", "FROM ONLY \"public\".\"c\" AS g"))),
+        // The grammar repeats the source for each column.
+        (
+            "UPDATE plain SET (id, x) = (SELECT n, email FROM c)",
+            "UPDATE plain SET (id, x) = (SELECT n, email FROM (SELECT g.\"id\", <m>, g.\"n\" <c> WHERE <f>) AS \"c\")".to_owned(),
+        ),
         ("PREPARE p AS SELECT n FROM c", "PREPARE p AS SELECT n FROM (SELECT g.\"n\" <c> WHERE <f>) AS \"c\"".to_owned()),
         ("EXPLAIN (COSTS OFF) SELECT n FROM c", "EXPLAIN (COSTS OFF) SELECT n FROM (SELECT g.\"n\" <c> WHERE <f>) AS \"c\"".to_owned()),
     ];
