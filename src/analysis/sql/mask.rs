@@ -255,9 +255,10 @@ fn bucket(value: &str, width: u64, offset: i64, ty: &ColumnType) -> Option<Strin
         let number = format!("{value}::pg_catalog.\"numeric\"");
         let width = format!("'{width}'::pg_catalog.\"numeric\"");
         let offset = format!("'{offset}'::pg_catalog.\"numeric\"");
-        // The remainder has the sign of its first operand; made positive by a second turn.
+        // The remainder has the sign of its first operand; made positive by a second turn. An edge
+        // is whole: the value's own number of decimals must not show.
         format!(
-            "({number} OPERATOR(pg_catalog.-) pg_catalog.mod(pg_catalog.mod({number} \
+            "pg_catalog.trunc({number} OPERATOR(pg_catalog.-) pg_catalog.mod(pg_catalog.mod({number} \
              OPERATOR(pg_catalog.-) {offset}, {width}) OPERATOR(pg_catalog.+) {width}, {width}))"
         )
     };
