@@ -2,6 +2,8 @@
 //!
 //! Reads the source as text: crude, but it needs no tool, and what it finds is what a reader sees.
 
+#![expect(clippy::unwrap_used, reason = "a test: what cannot be read is a failure of it")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

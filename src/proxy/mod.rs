@@ -4,7 +4,6 @@
 //! before anything is served, and stays until the process is told to stop. There is no state
 //! outside of what it builds.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,7 +84,7 @@ pub async fn run(config: Config, commit: &str) -> Result<(), StartError> {
     let (queue, writer) =
         audit::start(&config.audit, instance, Arc::clone(&metrics), Arc::clone(&status))
             .context("start the audit trail")?;
-    warn_of_few_descriptors(config.limits.clients);
+    raise_descriptor_limit(config.limits.clients);
     let shared = Arc::new(Shared {
         rules: Arc::clone(&rules),
         workers: Workers::start(cores()).context("start the workers")?,
@@ -345,22 +344,19 @@ fn report_ages(datasources: &[Arc<Datasource<Upstream>>], clock: Clock) {
     }
 }
 
-/// Each client needs two descriptors; running out of them is better known before it happens.
-fn warn_of_few_descriptors(clients: usize) {
-    let Ok(limits) = std::fs::read_to_string(Path::new("/proc/self/limits")) else { return };
-    let soft = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))
-        .and_then(|rest| rest.split_whitespace().next())
-        .and_then(|soft| soft.parse::<usize>().ok());
-    if let Some(soft) = soft
-        && clients.saturating_mul(2).saturating_add(DESCRIPTORS_SPARE) > soft
-    {
-        warn!(
+/// Each client needs two descriptors: takes what the system allows, and says so now if that is
+/// fewer than all clients would need.
+fn raise_descriptor_limit(clients: usize) {
+    let needed = clients.saturating_mul(2).saturating_add(DESCRIPTORS_SPARE);
+    let wanted = u64::try_from(needed).unwrap_or(u64::MAX);
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(limit) if limit < wanted => warn!(
             clients,
-            descriptors = soft,
+            descriptors = limit,
             "too few file descriptors for `limits.clients`; raise `ulimit -n` (LimitNOFILE)"
-        );
+        ),
+        Ok(_) => {}
+        Err(error) => warn!(%error, "the limit of file descriptors could not be read"),
     }
 }
 
