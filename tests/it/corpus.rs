@@ -121,7 +121,8 @@ fn leaks(received: &[u8], statement: &str, forbidden: &[Vec<u8>]) -> Vec<String>
     let mut haystack = received.to_ascii_lowercase();
     let marker = b"request ";
     while let Some(at) = haystack.windows(marker.len()).position(|window| window == marker) {
-        let id = haystack[at + marker.len()..].iter().take_while(|byte| byte.is_ascii_alphanumeric());
+        let id =
+            haystack[at + marker.len()..].iter().take_while(|byte| byte.is_ascii_alphanumeric());
         let end = at + marker.len() + id.count();
         haystack.splice(at..end, *b"(id)");
     }
