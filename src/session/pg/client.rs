@@ -211,6 +211,7 @@ impl Ready {
             plan: Arc::clone(plan),
             key: Some(self.scope.current(turn).key),
             by_text: true,
+            share: self.names.share(text.len()),
         }))
     }
 
@@ -225,7 +226,8 @@ impl Ready {
         let body = input.get(HEAD_BYTES..head.len).unwrap_or_default();
         let ParseBody { name, text, parameter_types } = ParseBody::read(body)?;
         let Some(plan) = self.plan(call.turn, text, call.out) else { return Ok(Handled::Wait) };
-        let verdict = self.vet(call.turn, &plan).and_then(|()| self.vet_prepare(name));
+        let vetted = self.vet(call.turn, &plan);
+        let verdict = vetted.and_then(|()| self.vet_prepare(name, text.len()));
         if let Err(refusal) = verdict {
             self.refuse_extended(call, &plan, &refusal);
             input.advance(head.len);
@@ -238,6 +240,7 @@ impl Ready {
             key: Some(self.scope.current(call.turn).key),
             plan,
             by_text: false,
+            share: self.names.share(text.len()),
         });
         forward_parse(&name, &prepared, call.out);
         input.advance(head.len);
@@ -453,6 +456,7 @@ impl Ready {
             key: Some(self.scope.current(call.turn).key),
             plan,
             by_text: prepared.by_text,
+            share: prepared.share.again(),
         });
         let name = Bytes::copy_from_slice(name);
         self.names.set_statement(&name, Some(Arc::clone(&renewed)));

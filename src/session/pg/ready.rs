@@ -273,7 +273,7 @@ impl Ready {
         for effect in &plan.effects {
             match effect {
                 SessionEffect::Execute { name } => self.vet_execute(turn, name)?,
-                SessionEffect::Prepare { name } => self.vet_prepare(name.as_bytes())?,
+                SessionEffect::Prepare { name } => self.vet_prepare(name.as_bytes(), 0)?,
                 SessionEffect::None
                 | SessionEffect::Begin
                 | SessionEffect::EndTransaction
@@ -289,9 +289,10 @@ impl Ready {
     }
 
     /// A statement that is not remembered could not be judged again when it is executed.
-    pub(super) fn vet_prepare(&self, name: &[u8]) -> Result<(), Refusal> {
+    pub(super) fn vet_prepare(&self, name: &[u8], bytes: usize) -> Result<(), Refusal> {
         let known = name.is_empty() || self.names.statement(name).is_some();
-        if known || self.names.statement_count() < self.config.prepared_statements_max {
+        let few = known || self.names.statement_count() < self.config.prepared_statements_max;
+        if few && self.names.has_room(bytes) {
             return Ok(());
         }
         Err(too_many_statements())
