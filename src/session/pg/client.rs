@@ -12,6 +12,7 @@ use super::refusals::{
 };
 use super::statements::{Portal, Prepared};
 use super::{Call, State};
+use crate::facts::Verb;
 use crate::session::gate::{self, Plan, Refusal};
 use crate::session::{Effect, Outbox, Turn};
 use crate::wire::error::WireError;
@@ -200,19 +201,25 @@ impl Ready {
         self.pending.push(Expect::Poison { reply, simple: true, failed: false });
     }
 
-    /// What SQL PREPARE in this text will have prepared: it shares its names with Parse.
+    /// What SQL PREPARE in this text will have prepared: it shares its names with Parse. Cursors it
+    /// declares are remembered at once.
     fn text_statement(&mut self, turn: Turn<'_>, text: &[u8], plan: &Arc<Plan>) -> TextStatement {
-        if !plan.prepares() {
+        let declares = plan.has(Verb::Declare);
+        if !plan.prepares() && !declares {
             return None;
         }
-        Some(Arc::new(Prepared {
+        let statement = Arc::new(Prepared {
             text: Bytes::copy_from_slice(text),
             parameter_types: Bytes::new(),
             plan: Arc::clone(plan),
             key: Some(self.scope.current(turn).key),
             by_text: true,
             share: self.names.share(text.len()),
-        }))
+        });
+        if declares {
+            self.names.declared(Arc::clone(&statement));
+        }
+        plan.prepares().then_some(statement)
     }
 
     // === Extended protocol ===

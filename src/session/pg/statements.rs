@@ -87,6 +87,8 @@ pub(super) struct Names {
     unnamed_statement: Option<Arc<Prepared>>,
     portals: HashMap<Bytes, Portal>,
     unnamed_portal: Option<Portal>,
+    /// Texts with DECLARE in them: what their cursors hold was decided then.
+    cursors: Vec<Arc<Prepared>>,
     held: Arc<AtomicUsize>,
 }
 
@@ -149,6 +151,24 @@ impl Names {
         self.portals.len()
     }
 
+    /// A text declares cursors.
+    pub(super) fn declared(&mut self, text: Arc<Prepared>) {
+        let known = |old: &Arc<Prepared>| old.key == text.key && old.text == text.text;
+        if !self.cursors.iter().any(known) {
+            self.cursors.push(text);
+        }
+    }
+
+    pub(super) fn cursor_count(&self) -> usize {
+        self.cursors.len()
+    }
+
+    /// Everything FETCH may read from: SQL cursors, and portals, which it knows by name, too.
+    pub(super) fn fetchable(&self) -> impl Iterator<Item = &Arc<Prepared>> {
+        let portals = self.portals.values().chain(&self.unnamed_portal);
+        self.cursors.iter().chain(portals.map(|portal| &portal.statement))
+    }
+
     /// A Query destroys the unnamed statement and portal.
     pub(super) fn query_started(&mut self) {
         self.unnamed_statement = None;
@@ -161,8 +181,11 @@ impl Names {
         self.unnamed_portal = None;
     }
 
-    /// No portal outlives its transaction.
+    /// No portal outlives its transaction, and no cursor that is not WITH HOLD.
     pub(super) fn transaction_ended(&mut self) {
+        self.cursors.retain(|cursor| {
+            cursor.text.windows(HOLD.len()).any(|word| word.eq_ignore_ascii_case(HOLD))
+        });
         self.portals.clear();
         self.unnamed_portal = None;
     }
@@ -170,6 +193,11 @@ impl Names {
     /// DEALLOCATE ALL, DISCARD ALL.
     pub(super) fn forget_statements(&mut self) {
         self.statements.clear();
+    }
+
+    /// DISCARD ALL.
+    pub(super) fn forget_cursors(&mut self) {
+        self.cursors.clear();
     }
 }
 
@@ -182,6 +210,8 @@ fn key(name: &Bytes) -> Bytes {
     name.slice(..name.len().min(NAME_BYTES_MAX))
 }
 
+/// Stands in every text that declares a cursor WITH HOLD.
+const HOLD: &[u8] = b"hold";
 /// Most bytes of prepared statements one session holds. The number of names alone does not bound
 /// them: the unnamed statement can be replaced as often as the server does not answer.
 const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
