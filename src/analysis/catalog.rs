@@ -50,8 +50,6 @@ pub(in crate::analysis) struct Table {
     pub(in crate::analysis) relation: Arc<Relation>,
     /// Columns in attribute order; empty for system relations.
     pub(in crate::analysis) columns: Vec<Column>,
-    /// Columns of the primary key.
-    pub(in crate::analysis) key: Vec<Arc<str>>,
     /// Functions a view calls that are not plain built-ins; whoever reads the view calls them.
     pub(in crate::analysis) calls: Vec<FunctionUse>,
 }

@@ -143,7 +143,9 @@ fn run(command: &Run, out: &mut dyn Write) -> anyhow::Result<Outcome> {
         return check_only(command, &config, out);
     }
     start_log(&config.log)?;
+    // Connections have threads of their own; this one accepts, reloads and serves the admin port.
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .thread_stack_size(WORKER_STACK_BYTES)
         .build()

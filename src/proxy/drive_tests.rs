@@ -123,6 +123,7 @@ impl Bench {
         };
         let shared = Arc::new(Shared {
             rules: Arc::new(ArcSwap::from_pointee(rules)),
+            workers: super::workers::Workers::start(1).unwrap(),
             plans: PlanCache::new(1024),
             throttles: Throttles::default(),
             audit: queue.clone(),

@@ -77,18 +77,31 @@ where
         };
         tune(&stream);
         let now = self.datasource.shared.clock.now();
-        let birth = match Birth::draw(now) {
-            Ok(birth) => birth,
+        let drawn = Birth::draw(now).and_then(|birth| {
+            let place = self.datasource.shared.workers.place().context("no worker")?;
+            // Leaves this thread's reactor, for the one of its worker.
+            Ok((birth, place, stream.into_std()?))
+        });
+        let (birth, place, stream) = match drawn {
+            Ok(drawn) => drawn,
             Err(error) => return error!(?error, "client turned away"),
         };
         let session = (self.begin)(&birth, client, now);
-        let connection = Connection::new(session, birth, stream, Arc::clone(&self.datasource));
+        let datasource = Arc::clone(&self.datasource);
         let permit = slot.take();
-        tasks.spawn(async move {
-            let end = connection.run().await;
-            drop(permit);
+        let runtime = place.runtime.clone();
+        let connection = async move {
+            let end = match TcpStream::from_std(stream) {
+                Ok(stream) => Connection::new(session, birth, stream, datasource).run().await,
+                Err(error) => {
+                    error!(%error, "client turned away");
+                    End::Session
+                }
+            };
+            drop((permit, place));
             end
-        });
+        };
+        tasks.spawn_on(connection, &runtime);
         if self.slots.available_permits() == 0 {
             warn!("every client slot is taken; further clients wait (`limits.clients`)");
         }

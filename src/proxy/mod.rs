@@ -44,6 +44,7 @@ mod shutdown;
 mod toy;
 mod uid;
 mod upstream;
+mod workers;
 
 use cancel::CancelRegistry;
 use clock::Clock;
@@ -52,6 +53,7 @@ use shared::{Datasource, DriveLimits, Reach, Shared};
 use shutdown::{Shutdown, Stage};
 use uid::Birth;
 use upstream::Upstream;
+use workers::Workers;
 
 /// Why the process did not come up.
 #[derive(Debug)]
@@ -86,6 +88,7 @@ pub async fn run(config: Config, commit: &str) -> Result<(), StartError> {
     warn_of_few_descriptors(config.limits.clients);
     let shared = Arc::new(Shared {
         rules: Arc::clone(&rules),
+        workers: Workers::start(cores()).context("start the workers")?,
         plans: PlanCache::new(config.limits.plan_cache_bytes),
         throttles: Throttles::default(),
         audit: queue.clone(),
@@ -102,6 +105,11 @@ pub async fn run(config: Config, commit: &str) -> Result<(), StartError> {
     writer.close().await.context("write out the audit trail")?;
     info!("stopped");
     Ok(())
+}
+
+/// Cores this process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Every bound address: nothing is served before all are ours.

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use super::cancel::CancelRegistry;
 use super::clock::Clock;
 use super::shutdown::Shutdown;
+use super::workers::Workers;
 use crate::admin::Status;
 use crate::analysis::Analyzer;
 use crate::audit::Queue;
@@ -22,6 +23,8 @@ use crate::session::gate::{ActiveRules, PlanCache};
 pub(crate) struct Shared {
     /// The rules in force. Loaded once per turn; the guard never crosses an await.
     pub(crate) rules: Arc<ArcSwap<ActiveRules>>,
+    /// The threads that drive connections.
+    pub(crate) workers: Workers,
     /// Decided plans.
     pub(crate) plans: PlanCache,
     /// Rate limits; they survive a reload.

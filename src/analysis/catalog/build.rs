@@ -39,7 +39,6 @@ pub(in crate::analysis) struct Draft {
     pub(in crate::analysis) schema: String,
     pub(in crate::analysis) name: String,
     pub(in crate::analysis) columns: Vec<ColumnDraft>,
-    pub(in crate::analysis) primary: Vec<String>,
     /// The query of a view.
     pub(in crate::analysis) definition: Option<String>,
 }
@@ -86,9 +85,8 @@ impl Drafts {
         rows: impl Iterator<Item = Vec<Option<Vec<u8>>>>,
     ) -> Result<Self, CatalogError> {
         let mut drafts = Self::default();
-        // Columns and keys sort before the relations they belong to.
+        // Columns sort before the relations they belong to.
         let mut columns: HashMap<String, Vec<ColumnDraft>> = HashMap::new();
-        let mut keys: HashMap<String, Vec<String>> = HashMap::new();
         for (count, row) in rows.enumerate() {
             if count >= ROWS_MAX {
                 return Err(CatalogError::TooLarge);
@@ -111,15 +109,7 @@ impl Drafts {
             match (kind.as_str(), a, b, c, d, e, f) {
                 ("relation", Some(key), Some(schema), Some(name), Some(_), definition, None) => {
                     let columns = columns.remove(&key).unwrap_or_default();
-                    let primary = keys.remove(&key).unwrap_or_default();
-                    drafts.relations.push(Draft {
-                        key,
-                        schema,
-                        name,
-                        columns,
-                        primary,
-                        definition,
-                    });
+                    drafts.relations.push(Draft { key, schema, name, columns, definition });
                 }
                 ("column", Some(key), Some(_), Some(name), Some(schema), Some(ty), Some(text)) => {
                     columns.entry(key).or_default().push(ColumnDraft {
@@ -128,9 +118,6 @@ impl Drafts {
                         type_name: ty,
                         formatted: text,
                     });
-                }
-                ("key", Some(key), Some(column), None, None, None, None) => {
-                    keys.entry(key).or_default().push(column);
                 }
                 ("parent", Some(child), Some(parent), Some(_), None, None, None) => {
                     drafts.parents.push((child, parent));
@@ -202,7 +189,6 @@ impl Drafts {
             schema: schema.to_owned(),
             name: name.to_owned(),
             columns: Vec::new(),
-            primary: Vec::new(),
             definition: None,
         }));
     }
@@ -263,12 +249,7 @@ impl Draft {
             sensitive_system: system::is_sensitive(&self.schema, &self.name),
             path,
         };
-        let table = Table {
-            relation: Arc::new(relation),
-            columns,
-            key: self.primary.into_iter().map(Into::into).collect(),
-            calls: Vec::new(),
-        };
+        let table = Table { relation: Arc::new(relation), columns, calls: Vec::new() };
         (table, self.definition)
     }
 }
@@ -317,7 +298,6 @@ impl Catalog {
             *table = Arc::new(Table {
                 relation: Arc::new(relation),
                 columns: table.columns.clone(),
-                key: table.key.clone(),
                 calls,
             });
         }

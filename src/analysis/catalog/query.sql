@@ -42,13 +42,6 @@ SELECT f.kind, f.a, f.b, f.c, f.d, f.e, f.f FROM (
   JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
   WHERE NOT r.system AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped
   UNION ALL
-  SELECT 'key', i.indrelid::pg_catalog.text, a.attname::pg_catalog.text, NULL, NULL, NULL, NULL
-  FROM pg_catalog.pg_index i
-  JOIN relations r ON r.oid OPERATOR(pg_catalog.=) i.indrelid AND NOT r.system
-  JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) i.indrelid
-   AND a.attnum OPERATOR(pg_catalog.=) ANY (i.indkey)
-  WHERE i.indisprimary
-  UNION ALL
   SELECT 'parent', h.inhrelid::pg_catalog.text, h.inhparent::pg_catalog.text,
          pg_catalog.lpad(h.inhseqno::pg_catalog.text, 5, '0'), NULL, NULL, NULL
   FROM pg_catalog.pg_inherits h

@@ -70,7 +70,6 @@ fn table(statement: &Node, drafts: &mut Drafts) -> Result<(), String> {
     let (schema, name) = qualified(statement.child("relation").ok_or("table without a name")?);
     let key = format!("{schema}.{name}");
     let mut columns = Vec::new();
-    let mut primary = Vec::new();
     for parent in statement.nodes("inh_relations") {
         let (schema, name) = qualified(parent);
         let parent = format!("{schema}.{name}");
@@ -79,24 +78,11 @@ fn table(statement: &Node, drafts: &mut Drafts) -> Result<(), String> {
         drafts.parents.push((key.clone(), parent));
     }
     for element in statement.nodes("table_elts") {
-        let constraints = if element.kind == Kind::ColumnDef {
+        if element.kind == Kind::ColumnDef {
             columns.push(column(element)?);
-            element.nodes("constraints").collect()
-        } else {
-            vec![element]
-        };
-        for constraint in constraints {
-            use pg_query::protobuf::ConstrType;
-            if constraint.variant("contype") == Some(ConstrType::ConstrPrimary) {
-                let keys = constraint.strings("keys");
-                primary.extend(keys.into_iter().map(ToOwned::to_owned));
-                if element.kind == Kind::ColumnDef {
-                    primary.push(element.text("colname").to_owned());
-                }
-            }
         }
     }
-    drafts.relations.push(Draft { key, schema, name, columns, primary, definition: None });
+    drafts.relations.push(Draft { key, schema, name, columns, definition: None });
     Ok(())
 }
 
@@ -210,7 +196,7 @@ fn view(statement: &Node, text: &str, drafts: &mut Drafts) -> Result<(), String>
         .collect();
     let key = format!("{schema}.{name}");
     let definition = Some(text.to_owned());
-    drafts.relations.push(Draft { key, schema, name, columns, primary: Vec::new(), definition });
+    drafts.relations.push(Draft { key, schema, name, columns, definition });
     Ok(())
 }
 

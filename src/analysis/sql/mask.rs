@@ -4,7 +4,9 @@
 //! would tell about the value), gives NULL for NULL, and names every function, operator and type
 //! with its schema, so that no search path changes what it means.
 
+use crate::analysis::Catalog;
 use crate::analysis::catalog::{ColumnType, TypeClass};
+use crate::name::RelationPath;
 use crate::obligation::{DateUnit, MaskFn};
 
 use super::quote::quote_literal;
@@ -14,6 +16,23 @@ const KEPT_MAX: u32 = 1_000;
 
 /// Longest text that is searched for digits; anything longer is no card number and masked whole.
 const PAN_CHARACTERS_MAX: u32 = 64;
+
+/// Checks at load that a mask can be carried out on a column.
+///
+/// # Errors
+/// What the function cannot do with the column's type, or that there is no such column.
+pub fn check_mask(
+    catalog: &Catalog,
+    relation: &RelationPath,
+    column: &str,
+    function: &MaskFn,
+) -> Result<(), String> {
+    let table = catalog.table(&relation.schema, &relation.name);
+    match table.and_then(|table| table.column(column)) {
+        Some(column) => sql(function, "x", &column.ty).map(|_sql| ()),
+        None => Err(format!("{relation} has no column `{column}`")),
+    }
+}
 
 /// The masked form of the column expression `value`.
 ///
@@ -236,9 +255,10 @@ fn bucket(value: &str, width: u64, offset: i64, ty: &ColumnType) -> Option<Strin
         let number = format!("{value}::pg_catalog.\"numeric\"");
         let width = format!("'{width}'::pg_catalog.\"numeric\"");
         let offset = format!("'{offset}'::pg_catalog.\"numeric\"");
-        // The remainder has the sign of its first operand; made positive by a second turn.
+        // The remainder has the sign of its first operand; made positive by a second turn. An edge
+        // is whole: the value's own number of decimals must not show.
         format!(
-            "({number} OPERATOR(pg_catalog.-) pg_catalog.mod(pg_catalog.mod({number} \
+            "pg_catalog.trunc({number} OPERATOR(pg_catalog.-) pg_catalog.mod(pg_catalog.mod({number} \
              OPERATOR(pg_catalog.-) {offset}, {width}) OPERATOR(pg_catalog.+) {width}, {width}))"
         )
     };

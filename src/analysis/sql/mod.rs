@@ -16,6 +16,8 @@ mod edits;
 mod facts;
 mod fence;
 mod functions;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod mask;
 mod model;
 mod normalize;
@@ -32,6 +34,9 @@ mod write;
 
 pub(super) use ddl::drafts_from_ddl;
 pub use edits::Rewritten;
+#[cfg(any(test, fuzzing))]
+pub use fuzz::fuzz_rewrite;
+pub use mask::check_mask;
 pub use normalize::normalize;
 pub use predicate::Predicates;
 pub(super) use quote::quote_ident;
@@ -146,3 +151,7 @@ pub enum SessionEffect {
 
 #[cfg(test)]
 mod limits_tests;
+#[cfg(test)]
+mod rewrite_tests;
+#[cfg(test)]
+mod tests;

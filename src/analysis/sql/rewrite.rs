@@ -16,6 +16,7 @@ use super::model::{Model, Reference, Role};
 use super::parse::{self, Token};
 use super::predicate::Predicates;
 use super::quote::quote_ident;
+use super::statements::shows_estimates;
 use super::tree::{Kind, Node};
 use super::verify::{self, Change};
 use super::{Parsed, mask, walk, write};
@@ -251,36 +252,13 @@ impl<'t> Rewriter<'_, 't> {
 
     /// Estimates and timings tell about rows and values that are not shown.
     fn refuse_explain(&self) -> Result<(), CannotEnforce> {
-        for explain in &self.model.explains {
-            let is_off = |option: &Node| {
-                option.child("arg").is_some_and(|arg| {
-                    let text = arg.text("sval").to_lowercase();
-                    matches!(text.as_str(), "off" | "false" | "0")
-                        || arg.kind == Kind::Integer && arg.int("ival") == 0
-                        || arg.kind == Kind::Boolean && !arg.flag("boolval")
-                })
-            };
-            let mut costs_off = false;
-            for option in explain.nodes("options") {
-                match option.text("defname") {
-                    "costs" => costs_off = is_off(option),
-                    "format" => {}
-                    name => {
-                        return Err(CannotEnforce::forbidden(format!(
-                            "explain with {name} is not possible under a mask or row filter"
-                        ))
-                        .hint("use EXPLAIN (COSTS OFF) …"));
-                    }
-                }
-            }
-            if !costs_off {
-                return Err(CannotEnforce::forbidden(
-                    "explain with estimates is not possible under a mask or row filter".to_owned(),
-                )
-                .hint("use EXPLAIN (COSTS OFF) …"));
-            }
+        match self.model.explains.iter().find_map(|explain| shows_estimates(explain)) {
+            None => Ok(()),
+            Some(shown) => Err(CannotEnforce::forbidden(format!(
+                "explain with {shown} is not possible under a mask or row filter"
+            ))
+            .hint("use EXPLAIN (COSTS OFF) …")),
         }
-        Ok(())
     }
 
     /// System columns the text names; a subquery has none unless it carries them.

@@ -4,6 +4,7 @@
 use crate::facts::{Action, SettingChange, Verb, VerbClass, Why};
 
 use super::SessionEffect;
+use super::functions;
 use super::model::Role;
 use super::tree::{Kind, Node};
 use super::walk::{Walker, changes_role, construct};
@@ -23,11 +24,7 @@ impl<'t> Walker<'t, '_> {
                 self.settings_view();
                 Ok(SessionEffect::None)
             }
-            Kind::ExplainStmt => {
-                self.act(Verb::Explain);
-                self.model.explains.push(node);
-                self.inner(node, "query")
-            }
+            Kind::ExplainStmt => self.explain(node),
             Kind::PrepareStmt => {
                 self.act(Verb::Prepare);
                 self.inner(node, "query")?;
@@ -78,6 +75,17 @@ impl<'t> Walker<'t, '_> {
             }
             kind => self.utility(kind, node),
         }
+    }
+
+    fn explain(&mut self, node: &'t Node) -> Result<SessionEffect, Why> {
+        self.act(Verb::Explain);
+        self.model.explains.push(node);
+        let effect = self.inner(node, "query")?;
+        // What it reads was decided when it was prepared and is not known here.
+        if matches!(effect, SessionEffect::Execute { .. }) && shows_estimates(node).is_some() {
+            self.uses(functions::defined("EXPLAIN with estimates of", "EXECUTE"));
+        }
+        Ok(effect)
     }
 
     /// The statement inside another one. A grammar that allows more than it should is not trusted.
@@ -230,6 +238,29 @@ impl<'t> Walker<'t, '_> {
         };
         Ok(if defines { SessionEffect::Ddl } else { SessionEffect::None })
     }
+}
+
+/// The first thing an EXPLAIN shows that tells about rows: estimates, or an option that brings
+/// more. `None` when it shows the shape of the plan and nothing else.
+pub(super) fn shows_estimates(explain: &Node) -> Option<&str> {
+    let mut costs_off = false;
+    for option in explain.nodes("options") {
+        match option.text("defname") {
+            "costs" => costs_off = is_off(option),
+            "format" => {}
+            name => return Some(name),
+        }
+    }
+    (!costs_off).then_some("estimates")
+}
+
+fn is_off(option: &Node) -> bool {
+    option.child("arg").is_some_and(|arg| {
+        let text = arg.text("sval").to_lowercase();
+        matches!(text.as_str(), "off" | "false" | "0")
+            || arg.kind == Kind::Integer && arg.int("ival") == 0
+            || arg.kind == Kind::Boolean && !arg.flag("boolval")
+    })
 }
 
 /// The text of a constant in SET; empty for anything else.

@@ -68,13 +68,13 @@ impl Check<'_> {
         rewritten: &str,
     ) -> Result<(), CannotEnforce> {
         let limits = AnalyzerLimits { statement_bytes_max: usize::MAX, ..*self.limits };
-        let mut expected = Expected { changes, made: 0, limits: &limits };
+        let mut expected = Expected { changes, made: vec![false; changes.len()], limits: &limits };
         let mut statements = Vec::with_capacity(original.len());
         for statement in original {
             statements.push(expected.node(statement)?);
         }
         let parsed = parse::parse(rewritten, &limits).map_err(|_why| failed())?;
-        let same = expected.made == changes.len()
+        let same = expected.made.iter().all(|made| *made)
             && parsed.len() == statements.len()
             && parsed.iter().zip(&statements).all(|(new, old)| new.matches(old));
         if !same {
@@ -108,16 +108,14 @@ impl Check<'_> {
 /// Makes the changes on the original tree.
 struct Expected<'a> {
     changes: &'a [Change],
-    made: usize,
+    /// Which of them were met; a tree may repeat a part of the text.
+    made: Vec<bool>,
     limits: &'a AnalyzerLimits,
 }
 
 impl Expected<'_> {
     fn node(&mut self, node: Node) -> Result<Node, CannotEnforce> {
-        let change = self.change(&node).cloned();
-        if change.is_some() {
-            self.made += 1;
-        }
+        let change = self.change(&node);
         match (node.kind, change) {
             (Kind::RangeVar, Some(Change::Read { query, .. })) => self.range(&node, &query),
             (Kind::CopyStmt, Some(Change::Copy { query, .. })) => {
@@ -140,9 +138,9 @@ impl Expected<'_> {
     }
 
     /// The change that concerns this very node.
-    fn change(&self, node: &Node) -> Option<&Change> {
+    fn change(&mut self, node: &Node) -> Option<Change> {
         let target = node.child("relation").and_then(Node::location);
-        self.changes.iter().find(|change| match change {
+        let concerns = |change: &Change| match change {
             Change::Read { location, .. } => {
                 node.kind == Kind::RangeVar && node.location() == Some(*location)
             }
@@ -153,7 +151,12 @@ impl Expected<'_> {
                 matches!(node.kind, Kind::UpdateStmt | Kind::DeleteStmt)
                     && target == Some(*location)
             }
-        })
+        };
+        let at = self.changes.iter().position(concerns)?;
+        if let Some(made) = self.made.get_mut(at) {
+            *made = true;
+        }
+        self.changes.get(at).cloned()
     }
 
     fn fields(

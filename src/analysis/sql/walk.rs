@@ -285,6 +285,14 @@ impl<'t> Walker<'t, '_> {
             self.model.other_aliases.push(name);
             return self.expressions(node, &[], block);
         }
+        // The grammar repeats the source of `SET (a, b) = (SELECT …)` once per column.
+        let place = node.location().ok_or_else(|| construct("relation without a place"))?;
+        let known = |reference: &Reference<'_>| {
+            reference.node.location() == Some(place) && reference.node.matches(node)
+        };
+        if self.model.references.iter().any(known) {
+            return Ok(());
+        }
         let target = self.resolve(node)?;
         if let Target::Table(table) = &target {
             for call in table.calls.clone() {
@@ -377,6 +385,16 @@ impl<'t> Walker<'t, '_> {
             }
             Kind::SortBy => self.named_operator(&node.strings("use_op")),
             Kind::CaseExpr if node.has("arg") => self.operator("="),
+            // Older servers read these as calls of functions, which somebody may have defined.
+            Kind::JsonFuncExpr => self.may_call(&["json_exists", "json_query", "json_value"]),
+            Kind::JsonObjectConstructor => self.may_call(&["json_object"]),
+            Kind::JsonArrayConstructor | Kind::JsonArrayQueryConstructor => {
+                self.may_call(&["json_array"]);
+            }
+            Kind::JsonAggConstructor => self.may_call(&["json_objectagg", "json_arrayagg"]),
+            Kind::JsonParseExpr => self.may_call(&["json"]),
+            Kind::JsonScalarExpr => self.may_call(&["json_scalar"]),
+            Kind::JsonSerializeExpr => self.may_call(&["json_serialize"]),
             Kind::TypeName => {
                 if let Some(name) = node.strings("names").last()
                     && self.catalog.is_some_and(|catalog| catalog.has_cast(name))
@@ -385,6 +403,14 @@ impl<'t> Walker<'t, '_> {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn may_call(&mut self, names: &[&str]) {
+        for name in names {
+            if self.catalog.is_some_and(|catalog| catalog.has_function(name)) {
+                self.uses(functions::called(None, name, self.catalog));
+            }
         }
     }
 
