@@ -14,6 +14,8 @@
 //! - `rules FILE`, `reload FILE`, `catalog none`, `config …`, `login USER`, `end CAUSE`,
 //!   `time SECONDS`, `phase`, `wants`, `stale`, `violation`, `only whole`.
 //!
+//! `let NAME = text` before the scenarios makes `{NAME}` stand for a text in the rest of the file.
+//!
 //! Every scenario runs with the bytes delivered whole, one at a time and in sevens, with much room
 //! for events and with little: what comes out must be the same.
 

@@ -85,6 +85,11 @@ impl Plan {
         self.plain_text && self.record.verbs.iter().all(|verb| harmless.contains(verb))
     }
 
+    /// Whether a statement of this kind stands in this text.
+    pub fn has(&self, verb: Verb) -> bool {
+        self.record.verbs.contains(&verb)
+    }
+
     /// Whether SQL PREPARE stands in this text.
     pub fn prepares(&self) -> bool {
         self.effects.iter().any(|effect| matches!(effect, SessionEffect::Prepare { .. }))

@@ -57,7 +57,9 @@ fn active(text: &str, generation: u64) -> ActiveRules {
     let identities = file("identities.yaml", include_str!("identities.yaml"));
     let (set, _) = RuleSet::compile(&[file("rules.yaml", text)], Some(&identities)).unwrap();
     let digest = set.digest().to_owned();
-    ActiveRules { set, predicates: Predicates::default(), digest, generation }
+    let filters = set.filters().map(|(rule, text, _)| (rule.clone(), text));
+    let predicates = Predicates::compile(filters).unwrap();
+    ActiveRules { set, predicates, digest, generation }
 }
 
 /// The configuration scripts run under.

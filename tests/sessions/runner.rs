@@ -53,13 +53,20 @@ impl Scenario {
     fn all(path: &Path, text: &str) -> Vec<Self> {
         let mut found: Vec<Self> = Vec::new();
         let file = path.file_name().unwrap().to_string_lossy();
+        let mut texts: Vec<(String, String)> = Vec::new();
         for (index, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if let Some(title) = line.strip_prefix("===") {
+            let mut line = line.trim().to_owned();
+            for (name, text) in &texts {
+                line = line.replace(name, text);
+            }
+            if let Some((name, text)) = line.strip_prefix("let ").and_then(|l| l.split_once(" = "))
+            {
+                texts.push((format!("{{{name}}}"), text.replace('"', "\\\"")));
+            } else if let Some(title) = line.strip_prefix("===") {
                 found.push(Self { place: format!("{file}: {}", title.trim()), steps: Vec::new() });
             } else if !line.is_empty() && !line.starts_with('#') {
                 let last = found.last_mut().unwrap_or_else(|| panic!("{file}: no scenario yet"));
-                last.steps.push((index + 1, line.to_owned()));
+                last.steps.push((index + 1, line));
             }
         }
         found

@@ -12,6 +12,7 @@ use super::refusals::{
 };
 use super::statements::{Portal, Prepared};
 use super::{Call, State};
+use crate::facts::Verb;
 use crate::session::gate::{self, Plan, Refusal};
 use crate::session::{Effect, Outbox, Turn};
 use crate::wire::error::WireError;
@@ -200,18 +201,25 @@ impl Ready {
         self.pending.push(Expect::Poison { reply, simple: true, failed: false });
     }
 
-    /// What SQL PREPARE in this text will have prepared: it shares its names with Parse.
+    /// What SQL PREPARE in this text will have prepared: it shares its names with Parse. Cursors it
+    /// declares are remembered at once.
     fn text_statement(&mut self, turn: Turn<'_>, text: &[u8], plan: &Arc<Plan>) -> TextStatement {
-        if !plan.prepares() {
+        let declares = plan.has(Verb::Declare);
+        if !plan.prepares() && !declares {
             return None;
         }
-        Some(Arc::new(Prepared {
+        let statement = Arc::new(Prepared {
             text: Bytes::copy_from_slice(text),
             parameter_types: Bytes::new(),
             plan: Arc::clone(plan),
             key: Some(self.scope.current(turn).key),
             by_text: true,
-        }))
+            share: self.names.share(text.len()),
+        });
+        if declares {
+            self.names.declared(Arc::clone(&statement));
+        }
+        plan.prepares().then_some(statement)
     }
 
     // === Extended protocol ===
@@ -225,7 +233,8 @@ impl Ready {
         let body = input.get(HEAD_BYTES..head.len).unwrap_or_default();
         let ParseBody { name, text, parameter_types } = ParseBody::read(body)?;
         let Some(plan) = self.plan(call.turn, text, call.out) else { return Ok(Handled::Wait) };
-        let verdict = self.vet(call.turn, &plan).and_then(|()| self.vet_prepare(name));
+        let vetted = self.vet(call.turn, &plan);
+        let verdict = vetted.and_then(|()| self.vet_prepare(name, text.len()));
         if let Err(refusal) = verdict {
             self.refuse_extended(call, &plan, &refusal);
             input.advance(head.len);
@@ -238,6 +247,7 @@ impl Ready {
             key: Some(self.scope.current(call.turn).key),
             plan,
             by_text: false,
+            share: self.names.share(text.len()),
         });
         forward_parse(&name, &prepared, call.out);
         input.advance(head.len);
@@ -265,16 +275,14 @@ impl Ready {
             }
             Err(error) => return Err(error),
         };
-        let (portal, statement) =
-            (Bytes::copy_from_slice(portal), Bytes::copy_from_slice(statement));
-        let prepared = match self.refresh(call, &statement) {
+        let prepared = match self.refresh(call, statement) {
             Refreshed::Current(prepared) => prepared,
             Refreshed::Refused(plan, refusal) => {
                 self.refuse_extended(call, &plan, &refusal);
                 return Ok(self.drop_message(head, input));
             }
             Refreshed::Unknown => {
-                let refusal = unknown_statement(&statement);
+                let refusal = unknown_statement(statement);
                 return Ok(self.refuse_unread(call, &refusal, head, input));
             }
             Refreshed::Wait => return Ok(Handled::Wait),
@@ -283,6 +291,7 @@ impl Ready {
             let refusal = too_many_statements();
             return Ok(self.refuse_unread(call, &refusal, head, input));
         }
+        let portal = Bytes::copy_from_slice(portal);
         self.pass(head, input, call.out);
         let plan = Arc::clone(&prepared.plan);
         let bound = Portal { statement: prepared, started: false };
@@ -300,20 +309,17 @@ impl Ready {
     ) -> Result<Handled, WireError> {
         let body = input.get(HEAD_BYTES..head.len).unwrap_or_default();
         let plan = match Target::read(body)? {
-            Target::Statement(name) => {
-                let name = Bytes::copy_from_slice(name);
-                match self.refresh(call, &name) {
-                    Refreshed::Current(prepared) => Some(Arc::clone(&prepared.plan)),
-                    Refreshed::Refused(plan, refusal) => {
-                        self.refuse_extended(call, &plan, &refusal);
-                        input.advance(head.len);
-                        return Ok(Handled::Yes);
-                    }
-                    // The server says that it does not exist.
-                    Refreshed::Unknown => None,
-                    Refreshed::Wait => return Ok(Handled::Wait),
+            Target::Statement(name) => match self.refresh(call, name) {
+                Refreshed::Current(prepared) => Some(Arc::clone(&prepared.plan)),
+                Refreshed::Refused(plan, refusal) => {
+                    self.refuse_extended(call, &plan, &refusal);
+                    input.advance(head.len);
+                    return Ok(Handled::Yes);
                 }
-            }
+                // The server says that it does not exist.
+                Refreshed::Unknown => None,
+                Refreshed::Wait => return Ok(Handled::Wait),
+            },
             Target::Portal(name) => {
                 self.names.portal(name).map(|portal| Arc::clone(&portal.statement.plan))
             }
@@ -433,7 +439,7 @@ impl Ready {
     }
 
     /// The prepared statement as the rules in force would have it.
-    fn refresh(&mut self, call: &mut Call<'_>, name: &Bytes) -> Refreshed {
+    fn refresh(&mut self, call: &mut Call<'_>, name: &[u8]) -> Refreshed {
         let Some(prepared) = self.names.statement(name).map(Arc::clone) else {
             return Refreshed::Unknown;
         };
@@ -457,17 +463,18 @@ impl Ready {
             key: Some(self.scope.current(call.turn).key),
             plan,
             by_text: prepared.by_text,
+            share: prepared.share.again(),
         });
-        self.names.set_statement(name, Some(Arc::clone(&renewed)));
+        let name = Bytes::copy_from_slice(name);
+        self.names.set_statement(&name, Some(Arc::clone(&renewed)));
         if !same {
             if !name.is_empty() {
-                call.out.to_server.encode(|out| message::close_statement(out, name));
+                call.out.to_server.encode(|out| message::close_statement(out, &name));
                 self.pending.push(Expect::Swallow);
             }
-            forward_parse(name, &renewed, call.out);
+            forward_parse(&name, &renewed, call.out);
             // Skipped or failed, it has to be sent again: the server may hold the old text or none.
-            let (name, prior) = (name.clone(), Some(prepared.lost()));
-            let plan = Arc::clone(&renewed.plan);
+            let (prior, plan) = (Some(prepared.lost()), Arc::clone(&renewed.plan));
             self.pending.push(Expect::Parse { name, prior, plan, own: true });
             self.batch_open = true;
         }

@@ -260,3 +260,127 @@ impl Pending {
         end.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::gate::Refusal;
+
+    /// A statement with one effect.
+    fn flight(effect: SessionEffect, extended: bool) -> InFlight {
+        let refusal =
+            Refusal { code: "", message: String::new(), hint: None, position: None, rule: None };
+        let plan = Plan { effects: vec![effect], ..Plan::of_refusal(refusal, 0) };
+        InFlight {
+            plan: Arc::new(plan),
+            decision: 0,
+            generation: 0,
+            started_us: 0,
+            rows: 0,
+            streamed_rows: 0,
+            bytes: 0,
+            error: None,
+            extended,
+            statement: 0,
+            prepares: None,
+        }
+    }
+
+    /// Replies from one letter each: `Q`uery, `E`xecute, `m`ove of the path, `e`nd of a
+    /// transaction, `S`ync, `c`opy end, `D`escribe.
+    fn pending(letters: &str) -> Pending {
+        let mut pending = Pending::default();
+        for letter in letters.chars() {
+            pending.push(match letter {
+                'Q' => Expect::Query(flight(SessionEffect::None, false)),
+                'E' => Expect::Execute(flight(SessionEffect::None, true)),
+                'm' => Expect::Execute(flight(SessionEffect::SearchPathUncertain, true)),
+                'e' => Expect::Execute(flight(SessionEffect::EndTransaction, true)),
+                'S' => Expect::Sync,
+                'c' => Expect::CopyEnd,
+                'D' => Expect::Describe(None),
+                other => panic!("{other}"),
+            });
+        }
+        pending
+    }
+
+    fn letters(queue: impl IntoIterator<Item = Expect>) -> String {
+        let letter = |expect: Expect| match expect {
+            Expect::Query(_) => 'Q',
+            Expect::Execute(flight) => match flight.plan.effects.as_slice() {
+                [SessionEffect::SearchPathUncertain] => 'm',
+                [SessionEffect::EndTransaction] => 'e',
+                _ => 'E',
+            },
+            Expect::Sync => 'S',
+            Expect::CopyEnd => 'c',
+            Expect::Describe(_) => 'D',
+            other => panic!("{other:?}"),
+        };
+        queue.into_iter().map(letter).collect()
+    }
+
+    #[test]
+    fn an_error_skips_to_the_next_sync() {
+        let cases = [
+            ("EDES", "EDE", "S", true),
+            ("EDSES", "DE", "SES", true),
+            ("ED", "DE", "", false),
+            ("S", "", "S", true),
+            ("", "", "", false),
+        ];
+        for (before, skipped, after, sync_sent) in cases {
+            let mut pending = pending(before);
+            let (found, sent) = pending.skip_to_sync();
+            assert_eq!((letters(found).as_str(), sent), (skipped, sync_sent), "{before}");
+            assert_eq!(letters(pending.queue), after, "{before}");
+        }
+    }
+
+    #[test]
+    fn copy_in_ignores_syncs_up_to_its_end() {
+        let cases = [
+            ("E", "E", false),
+            ("ES", "E", false),
+            ("ESScS", "ES", true),
+            ("EcS", "ES", true),
+            ("EcSQcS", "ESQcS", true),
+            ("QS", "Q", false),
+        ];
+        for (before, after, ended) in cases {
+            let mut pending = pending(before);
+            assert_eq!(pending.copy_in_started(), ended, "{before}");
+            assert_eq!(letters(pending.queue), after, "{before}");
+        }
+    }
+
+    #[test]
+    fn moves_of_the_path_are_counted_until_they_are_answered_or_skipped() {
+        let mut queue = pending("EmSmE");
+        assert!(queue.moves_path());
+        queue.skip_to_sync();
+        assert!(queue.moves_path(), "the second is still in flight");
+        while queue.moves_path() {
+            queue.pop().expect("a reply");
+        }
+        assert_eq!(letters(queue.queue), "E");
+        assert!(!pending("QESe").moves_path());
+    }
+
+    #[test]
+    fn a_transaction_ends_with_its_statement_or_with_the_batch() {
+        let cases = [
+            ("", false, false),
+            ("E", false, false),
+            ("e", true, true),
+            ("S", false, true),
+            ("Q", false, true),
+        ];
+        for (queue, explicit, implicit) in cases {
+            let pending = pending(queue);
+            let found = (pending.ends_transaction(false), pending.ends_transaction(true));
+            assert_eq!(found, (explicit, implicit), "{queue}");
+        }
+    }
+}

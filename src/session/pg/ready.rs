@@ -11,13 +11,14 @@ use bytes::{Bytes, BytesMut};
 
 use super::catalog_load::{Injected, Purpose};
 use super::pending::{Expect, InFlight, Pending};
-use super::refusals::too_many_statements;
+use super::refusals::{cursor_outdated, too_many_statements};
 use super::scope::ScopeTracker;
-use super::statements::Names;
+use super::statements::{Names, Prepared};
 use super::{Call, PgConfig, encode_refusal};
 use crate::analysis::SearchPath;
 use crate::analysis::sql::SessionEffect;
 use crate::event::EventKind;
+use crate::facts::Verb;
 use crate::session::gate::{self, Plan, Refusal};
 use crate::session::{Outbox, Phase, Turn};
 use crate::wire::error::WireError;
@@ -270,10 +271,18 @@ impl Ready {
         {
             return Err(refusal);
         }
+        if plan.has(Verb::Fetch) {
+            self.vet_fetch(turn)?;
+        }
+        if plan.has(Verb::Declare)
+            && self.names.cursor_count() >= self.config.prepared_statements_max
+        {
+            return Err(too_many_statements());
+        }
         for effect in &plan.effects {
             match effect {
                 SessionEffect::Execute { name } => self.vet_execute(turn, name)?,
-                SessionEffect::Prepare { name } => self.vet_prepare(name.as_bytes())?,
+                SessionEffect::Prepare { name } => self.vet_prepare(name.as_bytes(), 0)?,
                 SessionEffect::None
                 | SessionEffect::Begin
                 | SessionEffect::EndTransaction
@@ -289,9 +298,10 @@ impl Ready {
     }
 
     /// A statement that is not remembered could not be judged again when it is executed.
-    pub(super) fn vet_prepare(&self, name: &[u8]) -> Result<(), Refusal> {
+    pub(super) fn vet_prepare(&self, name: &[u8], bytes: usize) -> Result<(), Refusal> {
         let known = name.is_empty() || self.names.statement(name).is_some();
-        if known || self.names.statement_count() < self.config.prepared_statements_max {
+        let few = known || self.names.statement_count() < self.config.prepared_statements_max;
+        if few && self.names.has_room(bytes) {
             return Ok(());
         }
         Err(too_many_statements())
@@ -301,14 +311,7 @@ impl Ready {
     fn vet_execute(&mut self, turn: Turn<'_>, name: &str) -> Result<(), Refusal> {
         let held = self.names.statement(name.as_bytes()).into_iter();
         let held: Vec<_> = held.chain(self.pending.prepared(name)).map(Arc::clone).collect();
-        let scope = self.scope.current(turn);
-        let changed = held.iter().any(|prepared| {
-            prepared.key != Some(scope.key) && {
-                let plan = gate::plan(turn, &scope, &prepared.text);
-                plan.outgoing(&prepared.text) != prepared.plan.outgoing(&prepared.text)
-            }
-        });
-        if !changed {
+        if !self.changed(turn, &held) {
             return Ok(());
         }
         Err(Refusal {
@@ -317,6 +320,24 @@ impl Ready {
             hint: Some("DEALLOCATE it and PREPARE it again".to_owned()),
             position: None,
             rule: None,
+        })
+    }
+
+    /// FETCH reads what DECLARE, or a Bind, decided: if the rules would send something else today,
+    /// refuse. Which cursor a FETCH names is not looked at.
+    fn vet_fetch(&mut self, turn: Turn<'_>) -> Result<(), Refusal> {
+        let held: Vec<_> = self.names.fetchable().map(Arc::clone).collect();
+        if self.changed(turn, &held) { Err(cursor_outdated()) } else { Ok(()) }
+    }
+
+    /// Whether the rules in force would send something else for one of these texts.
+    fn changed(&mut self, turn: Turn<'_>, held: &[Arc<Prepared>]) -> bool {
+        let scope = self.scope.current(turn);
+        held.iter().any(|prepared| {
+            prepared.key != Some(scope.key) && {
+                let plan = gate::plan(turn, &scope, &prepared.text);
+                plan.outgoing(&prepared.text) != prepared.plan.outgoing(&prepared.text)
+            }
         })
     }
 

@@ -15,6 +15,11 @@ pub(super) fn rules_changed() -> Refusal {
     refusal("0A000", message, "prepare and bind it again")
 }
 
+pub(super) fn cursor_outdated() -> Refusal {
+    let message = "the rules changed since a cursor of this session was opened".to_owned();
+    refusal("34000", message, "end the transaction (of a cursor WITH HOLD: the session)")
+}
+
 pub(super) fn too_many_statements() -> Refusal {
     let message = "too many prepared statements or portals in this session".to_owned();
     refusal("54000", message, "close some, or raise limits.prepared_statements")

@@ -131,3 +131,92 @@ const TEXTS: &[(&str, &str)] = &[
     ("P0", "error raised by a function"),
     ("XX", "internal error"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::gate::Refusal;
+
+    fn plan(read_only: bool) -> Plan {
+        let refusal =
+            Refusal { code: "", message: String::new(), hint: None, position: None, rule: None };
+        Plan { read_only, verdict: Verdict::Forward, ..Plan::of_refusal(refusal, 0) }
+    }
+
+    fn body(fields: &[(char, &str)]) -> Vec<u8> {
+        let mut body: Vec<u8> = fields
+            .iter()
+            .flat_map(|(letter, text)| format!("{letter}{text}\0").into_bytes())
+            .collect();
+        body.push(0);
+        body
+    }
+
+    /// What is left of an error, its length field checked, as `letter text` pairs.
+    fn left(plan: Option<&Plan>, fields_in: &[(char, &str)]) -> Vec<(char, String)> {
+        let frame = error(plan, &body(fields_in));
+        assert_eq!(frame[0], b'E');
+        let found = fields(&frame[5..]).unwrap();
+        found.iter().map(|(l, t)| (char::from(*l), String::from_utf8_lossy(t).into())).collect()
+    }
+
+    #[test]
+    fn no_field_of_any_error_lets_a_value_through() {
+        let canary = "4111111111111111";
+        let codes =
+            ["22P02", "23505", "23514", "22012", "P0001", "XX000", "42804", "ZZZZZ", "nonsense"];
+        for code in codes {
+            let mut all: Vec<(char, &str)> = vec![('S', "ERROR"), ('V', "ERROR"), ('C', code)];
+            all.extend("MDHWqpstcdnFLRxP".chars().map(|letter| (letter, canary)));
+            for plan in [None, Some(&plan(false))] {
+                let left = left(plan, &all);
+                let leaks =
+                    left.iter().any(|(letter, text)| *letter != 'P' && text.contains(canary));
+                assert!(!leaks, "{code}: {left:?}");
+                assert!(left.iter().all(|(letter, _)| "SVCMP".contains(*letter)), "{left:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn messages_are_those_of_the_standard() {
+        let cases = [
+            ("22012", "division by zero"),
+            ("22ZZZ", "data exception"),
+            ("23505", "unique violation"),
+            ("ZZZZZ", "error"),
+            ("1", "internal error"),
+        ];
+        for (code, message) in cases {
+            let left = left(Some(&plan(true)), &[('C', code), ('M', "secret")]);
+            assert_eq!(left[3], ('M', message.to_owned()), "{code}");
+        }
+    }
+
+    #[test]
+    fn parse_analysis_may_speak_of_the_text_if_nothing_is_written() {
+        let all =
+            [('S', "ERROR"), ('C', "42703"), ('M', "column \"x\" does not exist"), ('P', "8")];
+        let kept = left(Some(&plan(true)), &all);
+        assert_eq!(kept[3..], [('M', all[2].1.to_owned()), ('P', "8".to_owned())]);
+        let reduced = left(Some(&plan(false)), &all);
+        assert_eq!(reduced[3], ('M', "undefined column".to_owned()));
+        let nobodys = left(None, &all);
+        assert_eq!(nobodys[3..], [('M', "undefined column".to_owned())]);
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_read_tells_nothing() {
+        let frame = error(None, b"Msecret");
+        assert!(!frame.windows(6).any(|window| window == b"secret"));
+        assert!(notice(b"Msecret").is_none());
+    }
+
+    #[test]
+    fn fatal_is_recognised_in_every_language() {
+        assert!(ends_session(&body(&[('S', "FATAAL"), ('V', "FATAL")])));
+        assert!(ends_session(&body(&[('V', "PANIC")])));
+        assert!(!ends_session(&body(&[('S', "FATAL"), ('V', "ERROR")])));
+        assert!(!ends_session(b"VFATAL"));
+    }
+}

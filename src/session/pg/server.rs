@@ -236,8 +236,10 @@ impl Ready {
             SessionEffect::Deallocate { name: Some(name) } => {
                 self.names.set_statement(&Bytes::copy_from_slice(name.as_bytes()), None);
             }
-            SessionEffect::Deallocate { name: None } | SessionEffect::DiscardAll => {
+            SessionEffect::Deallocate { name: None } => self.names.forget_statements(),
+            SessionEffect::DiscardAll => {
                 self.names.forget_statements();
+                self.names.forget_cursors();
             }
             SessionEffect::Ddl => self.ddl_seen = true,
             SessionEffect::None

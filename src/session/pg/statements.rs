@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
@@ -25,18 +26,47 @@ pub(super) struct Prepared {
     pub key: Option<ScopeKey>,
     /// Made by SQL PREPARE rather than Parse.
     pub by_text: bool,
+    /// Its part of what the session holds.
+    pub share: Share,
+}
+
+/// Bytes of one prepared statement, counted for its session as long as anything refers to it: a
+/// name, a portal, or a reply that may yet put it back.
+#[derive(Debug)]
+pub(super) struct Share {
+    bytes: usize,
+    held: Arc<AtomicUsize>,
+}
+
+impl Share {
+    fn new(bytes: usize, held: &Arc<AtomicUsize>) -> Self {
+        held.fetch_add(bytes, Ordering::Relaxed);
+        Self { bytes, held: Arc::clone(held) }
+    }
+
+    /// Another one of the same size.
+    pub(super) fn again(&self) -> Self {
+        Self::new(self.bytes, &self.held)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Prepared {
     /// The same statement, which the server has to be sent again before it is used.
     pub(super) fn lost(&self) -> Arc<Self> {
-        let Self { text, parameter_types, plan, key: _, by_text } = self;
+        let Self { text, parameter_types, plan, key: _, by_text, share } = self;
         Arc::new(Self {
             text: text.clone(),
             parameter_types: parameter_types.clone(),
             plan: Arc::clone(plan),
             key: None,
             by_text: *by_text,
+            share: share.again(),
         })
     }
 }
@@ -57,9 +87,22 @@ pub(super) struct Names {
     unnamed_statement: Option<Arc<Prepared>>,
     portals: HashMap<Bytes, Portal>,
     unnamed_portal: Option<Portal>,
+    /// Texts with DECLARE in them: what their cursors hold was decided then.
+    cursors: Vec<Arc<Prepared>>,
+    held: Arc<AtomicUsize>,
 }
 
 impl Names {
+    /// Counts a statement of this many bytes as held.
+    pub(super) fn share(&self, bytes: usize) -> Share {
+        Share::new(bytes, &self.held)
+    }
+
+    /// Whether a statement of this many bytes may be held, too.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.held.load(Ordering::Relaxed).saturating_add(bytes) <= HELD_BYTES_MAX
+    }
+
     pub(super) fn statement(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
         match known(name) {
             [] => self.unnamed_statement.as_ref(),
@@ -108,6 +151,24 @@ impl Names {
         self.portals.len()
     }
 
+    /// A text declares cursors.
+    pub(super) fn declared(&mut self, text: Arc<Prepared>) {
+        let known = |old: &Arc<Prepared>| old.key == text.key && old.text == text.text;
+        if !self.cursors.iter().any(known) {
+            self.cursors.push(text);
+        }
+    }
+
+    pub(super) fn cursor_count(&self) -> usize {
+        self.cursors.len()
+    }
+
+    /// Everything FETCH may read from: SQL cursors, and portals, which it knows by name, too.
+    pub(super) fn fetchable(&self) -> impl Iterator<Item = &Arc<Prepared>> {
+        let portals = self.portals.values().chain(&self.unnamed_portal);
+        self.cursors.iter().chain(portals.map(|portal| &portal.statement))
+    }
+
     /// A Query destroys the unnamed statement and portal.
     pub(super) fn query_started(&mut self) {
         self.unnamed_statement = None;
@@ -120,8 +181,11 @@ impl Names {
         self.unnamed_portal = None;
     }
 
-    /// No portal outlives its transaction.
+    /// No portal outlives its transaction, and no cursor that is not WITH HOLD.
     pub(super) fn transaction_ended(&mut self) {
+        self.cursors.retain(|cursor| {
+            cursor.text.windows(HOLD.len()).any(|word| word.eq_ignore_ascii_case(HOLD))
+        });
         self.portals.clear();
         self.unnamed_portal = None;
     }
@@ -129,6 +193,11 @@ impl Names {
     /// DEALLOCATE ALL, DISCARD ALL.
     pub(super) fn forget_statements(&mut self) {
         self.statements.clear();
+    }
+
+    /// DISCARD ALL.
+    pub(super) fn forget_cursors(&mut self) {
+        self.cursors.clear();
     }
 }
 
@@ -141,5 +210,85 @@ fn key(name: &Bytes) -> Bytes {
     name.slice(..name.len().min(NAME_BYTES_MAX))
 }
 
+/// Stands in every text that declares a cursor WITH HOLD.
+const HOLD: &[u8] = b"hold";
+/// Most bytes of prepared statements one session holds. The number of names alone does not bound
+/// them: the unnamed statement can be replaced as often as the server does not answer.
+const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// `NAMEDATALEN` less the terminating zero.
 const NAME_BYTES_MAX: usize = 63;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::gate::Refusal;
+
+    fn prepared(names: &Names, text: &'static str) -> Arc<Prepared> {
+        let refusal =
+            Refusal { code: "", message: String::new(), hint: None, position: None, rule: None };
+        Arc::new(Prepared {
+            text: text.into(),
+            parameter_types: Bytes::new(),
+            plan: Arc::new(Plan::of_refusal(refusal, 0)),
+            key: None,
+            by_text: false,
+            share: names.share(text.len()),
+        })
+    }
+
+    #[test]
+    fn names_stand_for_what_they_were_last_given() {
+        let mut names = Names::default();
+        for name in ["", "s"].map(Bytes::from) {
+            let (one, two) = (prepared(&names, "one"), prepared(&names, "two"));
+            assert!(names.set_statement(&name, Some(one)).is_none());
+            let before = names.set_statement(&name, Some(two)).unwrap();
+            assert_eq!(
+                (&before.text[..], &names.statement(&name).unwrap().text[..]),
+                (&b"one"[..], &b"two"[..])
+            );
+            names.set_statement(&name, Some(before));
+            assert_eq!(names.statement(&name).unwrap().text, "one");
+            let statement = Arc::clone(names.statement(&name).unwrap());
+            names.set_portal(&name, Some(Portal { statement, started: false }));
+            assert!(names.portal(&name).is_some());
+        }
+        assert_eq!((names.statement_count(), names.portal_count()), (1, 1));
+        names.transaction_ended();
+        assert!(names.portal(b"").is_none() && names.portal(b"s").is_none());
+        names.query_injected();
+        assert!(names.statement(b"").is_some(), "it is parsed again when it is used");
+        names.query_started();
+        assert!(names.statement(b"").is_none() && names.statement(b"s").is_some());
+        names.forget_statements();
+        assert!(names.statement(b"s").is_none());
+    }
+
+    #[test]
+    fn names_are_told_apart_by_their_first_bytes() {
+        let mut names = Names::default();
+        let long = |end: &str| Bytes::from("x".repeat(NAME_BYTES_MAX - 1) + end);
+        let one = prepared(&names, "one");
+        names.set_statement(&long("ab"), Some(one));
+        assert!(names.statement(&long("ac")).is_some(), "one name at the server");
+        assert!(names.statement(&long("b")).is_none());
+        assert!(names.set_statement(&long("a"), None).is_some());
+    }
+
+    #[test]
+    fn bytes_are_held_as_long_as_anything_refers_to_them() {
+        let mut names = Names::default();
+        let (one, two) = (prepared(&names, "12345"), prepared(&names, "123"));
+        let name = Bytes::from("s");
+        names.set_statement(&name, Some(one));
+        let prior = names.set_statement(&name, Some(two));
+        assert!(names.has_room(HELD_BYTES_MAX - 8) && !names.has_room(HELD_BYTES_MAX - 7));
+        drop(prior);
+        assert!(names.has_room(HELD_BYTES_MAX - 3) && !names.has_room(HELD_BYTES_MAX - 2));
+        let lost = names.statement(&name).unwrap().lost();
+        assert!(!names.has_room(HELD_BYTES_MAX - 5));
+        drop(lost);
+        names.forget_statements();
+        assert!(names.has_room(HELD_BYTES_MAX) && !names.has_room(usize::MAX));
+    }
+}

@@ -1,0 +1,164 @@
+//! What a session allocates on the paths that every byte and every prepared statement take.
+//!
+//! The allocator of this binary counts. A warm session passes rows without allocating; what a
+//! prepared statement costs is written down below.
+
+#[cfg(test)]
+mod session {
+    use std::sync::Arc;
+
+    use bytes::{Buf as _, BytesMut};
+    use portcullis::analysis::Analyzer;
+    use portcullis::analysis::sql::Predicates;
+    use portcullis::event::Now;
+    use portcullis::policy::{RuleSet, SourceFile, Throttles};
+    use portcullis::session::gate::{ActiveRules, PlanCache};
+    use portcullis::session::pg::{PgConfig, PgSession, SessionSeed, TlsMode};
+    use portcullis::session::{Answer, Outbox, Session as _, Side, Turn};
+
+    /// Allocations of one Bind, Execute, Sync and their replies, under rules or not: none. The names
+    /// are looked up where they stand, what is remembered is shared, the queues keep their memory.
+    const PER_PREPARED_EXECUTION: u64 = 0;
+
+    fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(body.len() + 4).unwrap();
+        [&[tag][..], &len.to_be_bytes(), body].concat()
+    }
+
+    struct Rig {
+        rules: ActiveRules,
+        analyzer: Analyzer,
+        plans: PlanCache,
+        throttles: Throttles,
+        session: PgSession,
+        out: Outbox,
+        input: [BytesMut; 2],
+    }
+
+    const NOW: Now = Now { wall_us: 1, mono_us: 1 };
+
+    impl Rig {
+        /// A session after its login.
+        fn new(rules: &str) -> Self {
+            let file = SourceFile { name: "rules.yaml".into(), text: rules.into() };
+            let (set, _) = RuleSet::compile(&[file], None).unwrap();
+            let analyzer = Analyzer::default();
+            let schema = include_str!("sessions/schema.sql");
+            analyzer.install(portcullis::analysis::Catalog::from_ddl("shop", schema).unwrap());
+            let config = PgConfig {
+                datasource: "main".into(),
+                default_deny: false,
+                tls: TlsMode::Off,
+                server: ("db.example.com".to_owned(), 5432),
+                pending_replies_max: 64,
+                prepared_statements_max: 8,
+                inspected_bytes_max: 4096,
+            };
+            let seed = SessionSeed { uid: "s".to_owned(), client: None };
+            let digest = set.digest().to_owned();
+            let predicates = Predicates::default();
+            let mut rig = Self {
+                rules: ActiveRules { set, predicates, digest, generation: 1 },
+                analyzer,
+                plans: PlanCache::new(1 << 20),
+                throttles: Throttles::default(),
+                session: PgSession::new(Arc::new(config), seed, NOW),
+                out: Outbox { room: 64, ..Outbox::default() },
+                input: [BytesMut::with_capacity(64 * 1024), BytesMut::with_capacity(64 * 1024)],
+            };
+            rig.feed(Side::Client, b"\0\0\0\x20\0\x03\0\0user\0app\0database\0shop\0\0");
+            let Self { rules, analyzer, plans, throttles, session, out, .. } = &mut rig;
+            let turn = Turn { rules, analyzer, plans, throttles, now: NOW };
+            session.resume(turn, Answer::Connected { secret: [0; 4] }, out).unwrap();
+            rig.feed(Side::Server, &[frame(b'R', &[0; 4]), frame(b'Z', b"I")].concat());
+            if !rules_empty(&rig.rules) {
+                let row = frame(b'D', b"\0\x01\0\0\0\x06public");
+                rig.feed(
+                    Side::Server,
+                    &[row, frame(b'C', b"SELECT 1\0"), frame(b'Z', b"I")].concat(),
+                );
+            }
+            rig
+        }
+
+        /// One call, as the shell makes it: the queues are written out, the events recorded.
+        fn feed(&mut self, side: Side, bytes: &[u8]) {
+            let Self { rules, analyzer, plans, throttles, session, out, input } = self;
+            let turn = Turn { rules, analyzer, plans, throttles, now: NOW };
+            let input = &mut input[usize::from(side == Side::Server)];
+            input.extend_from_slice(bytes);
+            session.feed(turn, side, input, out).unwrap();
+            for queue in [&mut out.to_client, &mut out.to_server] {
+                queue.advance(queue.len());
+            }
+            out.events.clear();
+            out.effects.clear();
+        }
+
+        fn cycle(&mut self, asked: &[u8], answered: &[u8]) {
+            self.feed(Side::Client, asked);
+            self.feed(Side::Server, answered);
+        }
+    }
+
+    fn rules_empty(rules: &ActiveRules) -> bool {
+        rules.set.is_empty()
+    }
+
+    fn counted(work: impl FnOnce()) -> u64 {
+        allocation_counter::measure(work).count_total
+    }
+
+    #[test]
+    fn rows_pass_without_allocations() {
+        let mut rig = Rig::new("version: 1");
+        rig.feed(Side::Client, &frame(b'Q', b"SELECT id FROM orders\0"));
+        let rows = frame(b'D', b"\0\x02\0\0\0\x04abcd\xff\xff\xff\xff").repeat(200);
+        for _ in 0..8 {
+            rig.feed(Side::Server, &rows);
+        }
+        let allocations = counted(|| (0..100).for_each(|_| rig.feed(Side::Server, &rows)));
+        assert_eq!(allocations, 0, "for 20,000 rows");
+    }
+
+    #[test]
+    fn long_runs_of_rows_are_passed_on_as_they_lie() {
+        let mut rig = Rig::new("version: 1");
+        rig.feed(Side::Client, &frame(b'Q', b"SELECT id FROM orders\0"));
+        let row = frame(b'D', b"\0\x01\0\0\0\x04abcd");
+        let (few, many) = (row.repeat(1000), row.repeat(3000));
+        for _ in 0..4 {
+            rig.feed(Side::Server, &many);
+        }
+        let few = counted(|| rig.feed(Side::Server, &few));
+        let many = counted(|| rig.feed(Side::Server, &many));
+        assert!(many <= few.max(4), "{few} for 1000 rows, {many} for 3000");
+    }
+
+    #[test]
+    fn a_prepared_statement_is_executed_without_allocations() {
+        for rules in ["version: 1", include_str!("sessions/rules/deny.yaml")] {
+            let mut rig = Rig::new(rules);
+            let text = b"pgbench_1\0SELECT amount FROM orders WHERE id = $1\0\0\0";
+            let prepared = [frame(b'1', b""), frame(b'Z', b"I")].concat();
+            rig.cycle(&[frame(b'P', text), frame(b'S', b"")].concat(), &prepared);
+            let asked = [
+                frame(b'B', b"\0pgbench_1\0\0\0\0\x01\0\0\0\x017\0\0"),
+                frame(b'E', b"\0\0\0\0\0"),
+                frame(b'S', b""),
+            ];
+            let answered = [
+                frame(b'2', b""),
+                frame(b'D', b"\0\x01\0\0\0\x0212"),
+                frame(b'C', b"SELECT 1\0"),
+                frame(b'Z', b"I"),
+            ];
+            let (asked, answered) = (asked.concat(), answered.concat());
+            for _ in 0..1000 {
+                rig.cycle(&asked, &answered);
+            }
+            let all = counted(|| (0..1000).for_each(|_| rig.cycle(&asked, &answered)));
+            assert_eq!(all, PER_PREPARED_EXECUTION * 1000, "for 1000 executions under {rules}");
+        }
+    }
+}
