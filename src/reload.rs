@@ -30,7 +30,7 @@ mod files;
 #[cfg(test)]
 mod tests;
 
-pub use compile::{CASE_TEXT_KEY, catalog, compile, default_path, predicates};
+pub use compile::{CASE_TEXT_KEY, catalog, compile, default_path, impossible, predicates};
 pub use files::Files;
 
 /// What the reloader needs of the process.
@@ -319,22 +319,16 @@ async fn next_hangup(hangup: &mut Signal) {
     }
 }
 
-/// Watches the folder, and its parent for a folder that is swapped as a whole.
-///
-/// Looking at files is an event too, and neighbours of the folder are busy (the audit trail may be
-/// one): only changes that concern the folder count.
+/// Watches the folder. Looking at files is an event too: only changes count. A folder that is
+/// swapped as a whole is found by the regular look; watching the parent instead would wake this
+/// thread for each write to an audit trail beside the folder.
 fn watch(directory: &Path, touched: mpsc::Sender<()>) -> notify::Result<impl Send + use<>> {
     let folder = std::path::absolute(directory)?;
-    let parent = folder.parent().map(Path::to_owned);
-    let concerned = folder.clone();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let counts = event.is_ok_and(|event| {
-            let changes = match event.kind {
-                notify::EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
-                notify::EventKind::Access(_) => false,
-                _ => true,
-            };
-            changes && event.paths.iter().any(|path| path.starts_with(&concerned))
+        let counts = event.is_ok_and(|event| match event.kind {
+            notify::EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+            notify::EventKind::Access(_) => false,
+            _ => true,
         });
         if counts {
             // Full means that a look is due already.
@@ -342,16 +336,17 @@ fn watch(directory: &Path, touched: mpsc::Sender<()>) -> notify::Result<impl Sen
         }
     })?;
     watcher.watch(&folder, RecursiveMode::NonRecursive)?;
-    if let Some(parent) = parent {
-        watcher.watch(&parent, RecursiveMode::NonRecursive)?;
-    }
     Ok(watcher)
 }
 
 fn unknown_targets(rules: &ActiveRules, catalogs: &[Arc<Catalog>]) -> Vec<Diagnostic> {
     let relations: Vec<_> =
         catalogs.iter().flat_map(|catalog| catalog.relations()).map(|found| &**found).collect();
-    rules.set.check_against(&relations)
+    let mut found = rules.set.check_against(&relations);
+    for catalog in catalogs {
+        found.extend(impossible(&rules.set, &rules.predicates, catalog));
+    }
+    found
 }
 
 fn log(diagnostics: &[Diagnostic]) {

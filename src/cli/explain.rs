@@ -27,7 +27,13 @@ pub(super) fn check(command: &Check, out: &mut dyn Write) -> anyhow::Result<Outc
         Knowledge {
             analyze: &|text, login| world.understand(text, login),
             relations: &relations,
-            predicates: &|set: &RuleSet| reload::predicates(set).err().unwrap_or_default(),
+            predicates: &|set: &RuleSet| match reload::predicates(set) {
+                Ok(predicates) => known
+                    .iter()
+                    .flat_map(|catalog| reload::impossible(set, &predicates, catalog))
+                    .collect(),
+                Err(problems) => problems,
+            },
         },
     );
     writeln!(out, "{found}")?;

@@ -1,6 +1,6 @@
 //! `portcullis.yaml`: read, checked in one go, frozen.
 //!
-//! As written ([`source`]) and as used ([`Config`]) are two types. Whatever can be found out
+//! As written (`source`) and as used ([`Config`]) are two types. Whatever can be found out
 //! without listening is found out here: unreadable files, a certificate that does not match its
 //! key, two datasources on one address. Every problem is reported with its place and the way out.
 

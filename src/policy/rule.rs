@@ -343,7 +343,7 @@ impl Object {
         !self.levels.is_empty() || !self.classes.any.is_empty()
     }
 
-    fn names_relation(&self, relation: &Relation) -> bool {
+    pub(crate) fn names_relation(&self, relation: &Relation) -> bool {
         (self.relations.is_empty() || self.relations.iter().any(|p| p.matches(relation)))
             && !self.excepts_relation(relation)
     }

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use super::diagnostic::{Diagnostic, Span, nearest};
 use super::pattern::{ColumnPattern, RelationPattern};
-use super::rule::Effect;
+use super::rule::{Effect, Selected};
 use super::ruleset::RuleSet;
 use crate::facts::Relation;
-use crate::name::Glob;
+use crate::name::{Glob, RuleId};
+use crate::obligation::MaskFn;
 
 /// A relation or column pattern of a rule or a classification.
 enum Target<'a> {
@@ -43,6 +44,42 @@ impl RuleSet {
         found.sort();
         found.dedup();
         found
+    }
+
+    /// Each mask on each column of a relation, whomever it concerns, with the place of its rule:
+    /// for the layer above, which knows whether the column's type can be masked so.
+    pub fn masks_on<'a>(
+        &'a self,
+        relation: &'a Relation,
+    ) -> impl Iterator<Item = (&'a str, &'a MaskFn, &'a Span)> {
+        self.rules.iter().flat_map(move |rule| {
+            let mask = match &rule.effect {
+                Effect::Mask(mask) => Some(mask),
+                Effect::Filter(_) | Effect::Allow(_) | Effect::Deny { .. } | Effect::Limit(_) => {
+                    None
+                }
+            };
+            let selected = mask.map(|mask| (mask, rule.object.select(relation, &self.labels)));
+            selected.into_iter().flat_map(move |(mask, columns)| {
+                columns.into_iter().filter_map(move |Selected { column, label, .. }| {
+                    Some((&**column, mask.function(label)?, &rule.span))
+                })
+            })
+        })
+    }
+
+    /// The rules whose filter is on a relation, whomever it concerns, with where the text begins.
+    pub fn filters_on(&self, relation: &Relation) -> impl Iterator<Item = (&RuleId, &str, &Span)> {
+        self.rules.iter().filter_map(move |rule| match &rule.effect {
+            Effect::Filter(filter) if rule.object.names_relation(relation) => {
+                Some((&rule.id, &*filter.predicate, &filter.span))
+            }
+            Effect::Filter(_)
+            | Effect::Mask(_)
+            | Effect::Allow(_)
+            | Effect::Deny { .. }
+            | Effect::Limit(_) => None,
+        })
     }
 
     fn all_targets(&self) -> Vec<Target<'_>> {

@@ -1,7 +1,7 @@
 //! From files to rules in force: compile, parse the filters, run the embedded tests.
 
 use super::Files;
-use crate::analysis::sql::{Predicates, analyze};
+use crate::analysis::sql::{Predicates, analyze, check_mask};
 use crate::analysis::{AnalyzerLimits, Catalog, SearchPath};
 use crate::facts::Facts;
 use crate::policy::{Case, CaseFailure, Diagnostic, Login, RuleSet, SourceFile, Span};
@@ -42,6 +42,29 @@ pub fn predicates(set: &RuleSet) -> Result<Predicates, Vec<Diagnostic>> {
         });
         found.collect()
     })
+}
+
+/// What the rules ask of this catalog's columns that cannot be done: a mask on a type it does not
+/// fit, a filter on a column that is not there.
+pub fn impossible(set: &RuleSet, predicates: &Predicates, catalog: &Catalog) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for relation in catalog.relations().filter(|relation| !relation.system) {
+        for (column, function, at) in set.masks_on(relation) {
+            if let Err(why) = check_mask(catalog, &relation.path, column, function) {
+                let message = format!("cannot mask `{}.{column}`: {why}", relation.path);
+                found.push(Diagnostic::error(at, message));
+            }
+        }
+        for (rule, text, start) in set.filters_on(relation) {
+            let problems = predicates.check(rule, catalog, &relation.path).err();
+            for (offset, message) in problems.into_iter().flatten() {
+                found.push(Diagnostic::error(&place(start, text, offset), message));
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// The schemas a connection searches unless it says otherwise.

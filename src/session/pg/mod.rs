@@ -5,8 +5,8 @@
 //!    ▲  │ SSLRequest                                       │ refused
 //!    └──┘                                                  └──────────────────────────────► Closed
 //! ```
-//! `Greeting` and `Login` live in [`login`], `Ready` in [`ready`] with its two halves [`client`]
-//! (what the client asks) and [`server`] (what the server answers).
+//! `Greeting` and `Login` live in `login`, `Ready` in `ready` with its two halves `client`
+//! (what the client asks) and `server` (what the server answers).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
