@@ -10,7 +10,7 @@ mod harness;
 #[cfg(test)]
 mod session {
     use portcullis::session::pg::TlsMode;
-    use portcullis::session::{Answer, Effect, Session as _, Side};
+    use portcullis::session::{Answer, Effect, EndCause, Session as _, Side};
     use proptest::prelude::*;
 
     use super::harness::{Wire, World, config};
@@ -53,7 +53,7 @@ mod session {
         wire.deliver(&world, Side::Client, &flood);
         assert_eq!(wire.taken(Side::Server).len(), max * 5, "so many are forwarded");
         assert!(!wire.session.wants(Side::Client));
-        assert_eq!(wire.client_bytes_left(), flood.len() - max * 5);
+        assert_eq!(wire.from_client.len(), flood.len() - max * 5);
         wire.deliver(&world, Side::Server, &frame(b'Z', b"I"));
         assert_eq!(wire.taken(Side::Server).len(), 5, "one reply makes room for one");
     }
@@ -110,7 +110,7 @@ mod session {
             wire.deliver(&world, Side::Client, &head);
             for _ in 0..100 {
                 wire.deliver(&world, Side::Client, &[b'x'; 1000]);
-                let waiting = wire.out.to_server.len() + wire.client_bytes_left();
+                let waiting = wire.out.to_server.len() + wire.from_client.len();
                 assert!(waiting <= 8 * 1024, "{}: {waiting} bytes held", char::from(tag));
                 wire.taken(Side::Server);
             }
@@ -184,6 +184,8 @@ mod session {
                 wire.deliver(&world, *side, part);
             }
         }
+        wire.end(&world, EndCause::ServerGone);
+        assert_eq!(wire.session.owed_events(), 0, "every outcome was recorded");
         let kinds: Vec<_> = wire.events.iter().map(|event| event.kind.clone()).collect();
         (wire.taken(Side::Client), wire.taken(Side::Server), kinds, wire.error)
     }

@@ -79,7 +79,8 @@ pub(crate) fn config(tls: TlsMode) -> PgConfig {
 pub(crate) struct Wire {
     pub(crate) session: PgSession,
     pub(crate) out: Outbox,
-    from_client: BytesMut,
+    /// Bytes the session left for later.
+    pub(crate) from_client: BytesMut,
     from_server: BytesMut,
     /// Events so far, taken from the outbox after each call.
     pub(crate) events: Vec<Event>,
@@ -170,10 +171,5 @@ impl Wire {
     /// Takes the oldest effect asked for.
     pub(crate) fn effect(&mut self) -> Option<Effect> {
         (!self.out.effects.is_empty()).then(|| self.out.effects.remove(0))
-    }
-
-    /// Bytes of the client the session left for later.
-    pub(crate) fn client_bytes_left(&self) -> usize {
-        self.from_client.len()
     }
 }

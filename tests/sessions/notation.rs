@@ -78,15 +78,25 @@ fn quoted(chars: &mut Chars<'_>) -> Vec<u8> {
 pub(crate) fn encode(words: &[Word]) -> Vec<u8> {
     let (name, fields) = words.split_first().expect("a message");
     let text = |index: usize| -> &[u8] { fields[index].bytes() };
+    match name.text() {
+        "Raw" => fields.iter().flat_map(Word::bytes).copied().collect(),
+        "Startup" => startup(fields),
+        "SSLRequest" => first(80_877_103, &[]),
+        "GSSENCRequest" => first(80_877_104, &[]),
+        "CancelRequest" => first(80_877_102, &with_pid(&fields[0], text(1))),
+        "Head" => head(text(0), fields[1].number()),
+        name => {
+            let found = client(name, fields).or_else(|| server(name, fields));
+            framed(found.unwrap_or_else(|| panic!("no message `{name}`")))
+        }
+    }
+}
+
+/// Letter and body of a message of a client.
+fn client(name: &str, fields: &[Word]) -> Option<(u8, Vec<u8>)> {
+    let text = |index: usize| -> &[u8] { fields[index].bytes() };
     let mut body = Body::default();
-    let tag = match name.text() {
-        "Raw" => return fields.iter().flat_map(Word::bytes).copied().collect(),
-        "Startup" => return startup(fields),
-        "SSLRequest" => return first(80_877_103, &[]),
-        "GSSENCRequest" => return first(80_877_104, &[]),
-        "CancelRequest" => return first(80_877_102, &with_pid(&fields[0], text(1))),
-        "Head" => return head(text(0), fields[1].number()),
-        // Client.
+    Some(match name {
         "Query" => body.text(text(0)).tag(b'Q'),
         "CatalogQuery" => {
             body.raw(b"BEGIN TRANSACTION READ ONLY; SET LOCAL search_path = pg_catalog, pg_temp; ");
@@ -121,10 +131,17 @@ pub(crate) fn encode(words: &[Word]) -> Vec<u8> {
             body.raw(text(1)).tag(b'p')
         }
         "SaslResponse" => body.raw(text(0)).tag(b'p'),
-        // Both.
         "CopyData" => body.raw(text(0)).tag(b'd'),
         "CopyDone" => body.tag(b'c'),
-        // Server.
+        _ => return None,
+    })
+}
+
+/// Letter and body of a message of a server.
+fn server(name: &str, fields: &[Word]) -> Option<(u8, Vec<u8>)> {
+    let text = |index: usize| -> &[u8] { fields[index].bytes() };
+    let mut body = Body::default();
+    Some(match name {
         "Authentication" => {
             body.u32(fields[0].number());
             let texts = fields[1..].iter().flat_map(Word::bytes).copied().collect::<Vec<_>>();
@@ -136,7 +153,9 @@ pub(crate) fn encode(words: &[Word]) -> Vec<u8> {
         "NegotiateProtocolVersion" => {
             body.u32(fields[0].number());
             body.u32(u32::try_from(fields.len() - 1).unwrap());
-            fields[1..].iter().for_each(|option| drop(body.text(option.bytes())));
+            for option in &fields[1..] {
+                body.text(option.bytes());
+            }
             body.tag(b'v')
         }
         "RowDescription" => {
@@ -172,9 +191,8 @@ pub(crate) fn encode(words: &[Word]) -> Vec<u8> {
             fields.iter().for_each(|oid| body.u32(oid.number()));
             body.tag(b't')
         }
-        other => panic!("no message `{other}`"),
-    };
-    framed(tag)
+        _ => return None,
+    })
 }
 
 #[derive(Default)]

@@ -341,10 +341,10 @@ impl Run {
         for (number, event) in (1..).zip(&self.wire.events) {
             assert_eq!(event.number, number, "{}: events count up", self.place);
             match &event.kind {
-                EventKind::Decision { statement, .. } => {
-                    if !matches!(statement.verdict, RecordedVerdict::Denied { .. }) {
-                        owed.insert(event.number);
-                    }
+                EventKind::Decision { statement, .. }
+                    if !matches!(statement.verdict, RecordedVerdict::Denied { .. }) =>
+                {
+                    owed.insert(event.number);
                 }
                 EventKind::Outcome { decision, .. } => {
                     assert!(owed.remove(decision), "{}: outcome of {decision}", self.place);

@@ -316,7 +316,14 @@ mod tests {
             Expect::Sync => 'S',
             Expect::CopyEnd => 'c',
             Expect::Describe(_) => 'D',
-            other => panic!("{other:?}"),
+            other @ (Expect::Parse { .. }
+            | Expect::Bind { .. }
+            | Expect::CloseStatement { .. }
+            | Expect::ClosePortal { .. }
+            | Expect::Poison { .. }
+            | Expect::Local(_)
+            | Expect::Swallow
+            | Expect::Injected(_)) => panic!("{other:?}"),
         };
         queue.into_iter().map(letter).collect()
     }

@@ -259,6 +259,10 @@ mod tests {
         assert_eq!(parse(b"s\0t\0\xff\xff"), Some(WireError::Truncated));
         assert_eq!(parse(b"s\0t\0\0\0x"), Some(WireError::TrailingBytes));
         assert_eq!(parse(b"s\0t\0\0\x01\0\0\0\x17"), None);
+    }
+
+    #[test]
+    fn a_name_ends_at_its_terminator() {
         assert_eq!(query_text(b"SELECT 1"), Err(WireError::MissingTerminator));
         assert_eq!(query_text(b"SELECT 1\0DROP\0"), Err(WireError::TrailingBytes));
         assert_eq!(query_text(b"\0"), Ok(&b""[..]));
@@ -269,6 +273,10 @@ mod tests {
         assert_eq!(Target::read(b"Ps\0"), Ok(Target::Portal(b"s")));
         assert_eq!(execute_portal(b"p\0\0\0\0"), Err(WireError::Truncated));
         assert_eq!(execute_portal(b"p\0\xff\xff\xff\xff"), Ok(&b"p"[..]));
+    }
+
+    #[test]
+    fn a_value_is_as_long_as_it_says() {
         assert_eq!(data_row(b"\0\x02\0\0\0\x01x"), Err(WireError::Truncated));
         assert_eq!(data_row(b"\0\x01\x7f\xff\xff\xffx"), Err(WireError::Truncated));
         assert_eq!(data_row(b"\0\x01\xff\xff\xff\xfe"), Err(WireError::BadLength(-2)));

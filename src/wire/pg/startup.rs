@@ -166,21 +166,22 @@ mod tests {
 
     #[test]
     fn options_are_split_as_the_server_splits_them() {
-        let cases: [(&str, Option<Vec<(&str, &str)>>); 8] = [
-            ("-c a=b", Some(vec![("a", "b")])),
-            ("-ca=b  --c-d=e", Some(vec![("a", "b"), ("c_d", "e")])),
-            ("-c Search_Path=x\\ y", Some(vec![("search_path", "x y")])),
-            ("-c a=b\\\\c", Some(vec![("a", "b\\c")])),
-            ("-c\ta=b", Some(vec![("a", "b")])),
-            ("", Some(vec![])),
+        let cases: [(&str, Option<&[[&str; 2]]>); 8] = [
+            ("-c a=b", Some(&[["a", "b"]])),
+            ("-ca=b  --c-d=e", Some(&[["a", "b"], ["c_d", "e"]])),
+            ("-c Search_Path=x\\ y", Some(&[["search_path", "x y"]])),
+            ("-c a=b\\\\c", Some(&[["a", "b\\c"]])),
+            ("-c\ta=b", Some(&[["a", "b"]])),
+            ("", Some(&[])),
             ("-c", None),
             ("-F", None),
         ];
         for (options, expected) in cases {
-            let expected = expected.map(|list| {
-                list.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect::<Vec<_>>()
-            });
-            assert_eq!(with_options(options).settings(), expected, "{options:?}");
+            let found = with_options(options).settings();
+            let found = found.map(|list| list.into_iter().map(<[String; 2]>::from).collect());
+            let found: Option<Vec<[String; 2]>> = found;
+            let expected = expected.map(|list| list.iter().map(|pair| pair.map(str::to_owned)));
+            assert_eq!(found, expected.map(Iterator::collect), "{options:?}");
         }
     }
 
