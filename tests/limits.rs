@@ -51,11 +51,13 @@ mod session {
         let max = config(TlsMode::Off).pending_replies_max;
         let flood = frame(b'S', b"").repeat(100_000);
         wire.deliver(&world, Side::Client, &flood);
-        assert_eq!(wire.taken(Side::Server).len(), max * 5, "so many are forwarded");
+        // And a Flush: the server may wait for a Sync that is not read.
+        assert_eq!(wire.taken(Side::Server).len(), max * 5 + 5, "so many are forwarded");
         assert!(!wire.session.wants(Side::Client));
         assert_eq!(wire.from_client.len(), flood.len() - max * 5);
         wire.deliver(&world, Side::Server, &frame(b'Z', b"I"));
-        assert_eq!(wire.taken(Side::Server).len(), 5, "one reply makes room for one");
+        let one = wire.taken(Side::Server).len();
+        assert!(matches!(one, 5 | 10), "one reply makes room for one, and a Flush perhaps: {one}");
     }
 
     #[test]

@@ -90,6 +90,17 @@ impl Plan {
         self.record.verbs.contains(&verb)
     }
 
+    /// Whether SQL PREPARE of this name stands in this text.
+    pub fn prepares_name(&self, wanted: &str) -> bool {
+        let names_it = |effect: &SessionEffect| matches!(effect, SessionEffect::Prepare { name } if name == wanted);
+        self.effects.iter().any(names_it)
+    }
+
+    /// Refused because a construct, or a name, was not understood.
+    pub fn is_not_understood(&self) -> bool {
+        matches!(&self.verdict, Verdict::Refuse(refusal) if refusal.code == NOT_UNDERSTOOD)
+    }
+
     /// Whether SQL PREPARE stands in this text.
     pub fn prepares(&self) -> bool {
         self.effects.iter().any(|effect| matches!(effect, SessionEffect::Prepare { .. }))
@@ -452,7 +463,7 @@ fn not_understood(why: &Why) -> Refusal {
             Some("split the statement, or use an array parameter instead of a long list"),
             None,
         ),
-        Why::Construct(name) => ("0A000", format!("not understood: {name}"), None, None),
+        Why::Construct(name) => (NOT_UNDERSTOOD, format!("not understood: {name}"), None, None),
     };
     Refusal { code, message, hint: hint.map(str::to_owned), position, rule: None }
 }
@@ -537,6 +548,8 @@ fn hex_16(digest: &[u8]) -> String {
     hex(digest.get(..8).unwrap_or(digest))
 }
 
+/// feature_not_supported: by the analysis.
+const NOT_UNDERSTOOD: &str = "0A000";
 /// Longer texts are analysed each time: one of them would push out hundreds of small ones.
 const CACHED_TEXT_BYTES_MAX: usize = 16 * 1024;
 /// What a plan weighs beside its texts: the record, vectors, the cache's own entry.

@@ -58,6 +58,11 @@ impl Injected {
         Ok(())
     }
 
+    /// The text begins a transaction of its own, which it ends if all goes well.
+    pub(super) fn opens_transaction(&self) -> bool {
+        self.purpose == Purpose::Catalog
+    }
+
     pub(super) fn failed(&mut self) {
         self.failed = true;
     }

@@ -52,7 +52,18 @@ impl Ready {
             }
         }
         self.flush_local(call.out);
+        self.flush_at_limit(call.out);
         Ok(None)
+    }
+
+    /// At the limit the client is not read, and its Sync may be what the server waits for before
+    /// it sends its replies.
+    fn flush_at_limit(&mut self, out: &mut Outbox) {
+        let full = self.pending.len() >= self.config.pending_replies_max;
+        if full && !self.flushed {
+            out.to_server.encode(|out| message::framed(out, b'H', |_| {}));
+        }
+        self.flushed = full;
     }
 
     fn pass_remaining(&mut self, input: &mut BytesMut, out: &mut Outbox) {
@@ -160,7 +171,7 @@ impl Ready {
         let body = input.get(HEAD_BYTES..head.len).unwrap_or_default();
         let text = message::query_text(body)?;
         let Some(plan) = self.plan(call.turn, text, call.out) else { return Ok(Handled::Wait) };
-        let verdict = self.vet(call.turn, &plan).and_then(|()| gate::admit(call.turn, &plan));
+        let verdict = self.vet(call.turn, &plan).and_then(|()| self.admit(call.turn, &plan));
         if let Err(refusal) = verdict {
             self.refuse_query(call, &plan, &refusal);
             input.advance(head.len);
@@ -182,6 +193,8 @@ impl Ready {
         flight.prepares = prepares;
         // A Query ends a batch as Sync does.
         self.batch_open = false;
+        flight.batch = self.batch;
+        self.batch += 1;
         self.pending.push(Expect::Query(flight));
         Ok(Handled::Yes)
     }
@@ -198,7 +211,9 @@ impl Ready {
         call.out.to_server.encode(|out| message::query(out, POISON));
         self.names.query_started();
         self.batch_open = false;
-        self.pending.push(Expect::Poison { reply, simple: true, failed: false });
+        let batch = self.batch;
+        self.batch += 1;
+        self.pending.push(Expect::Poison { reply, simple: true, failed: false, batch });
     }
 
     /// What SQL PREPARE in this text will have prepared: it shares its names with Parse. Cursors it
@@ -251,10 +266,9 @@ impl Ready {
         });
         forward_parse(&name, &prepared, call.out);
         input.advance(head.len);
-        let plan = Arc::clone(&prepared.plan);
-        let prior = self.names.set_statement(&name, Some(prepared));
+        let prior = self.names.set_statement(&name, Some(Arc::clone(&prepared)));
         self.batch_open = true;
-        self.pending.push(Expect::Parse { name, prior, plan, own: false });
+        self.pending.push(Expect::Parse { name, prior, made: prepared, own: false });
         Ok(Handled::Yes)
     }
 
@@ -293,11 +307,12 @@ impl Ready {
         }
         let portal = Bytes::copy_from_slice(portal);
         self.pass(head, input, call.out);
-        let plan = Arc::clone(&prepared.plan);
-        let bound = Portal { statement: prepared, started: false };
-        let prior = self.names.set_portal(&portal, Some(bound));
+        self.portals += 1;
+        let (number, batch) = (self.portals, self.batch);
+        let made = Portal { statement: prepared, started: false, number, batch };
+        let prior = self.names.set_portal(&portal, Some(made.clone()));
         self.batch_open = true;
-        self.pending.push(Expect::Bind { name: portal, prior, plan });
+        self.pending.push(Expect::Bind { name: portal, prior, made });
         Ok(Handled::Yes)
     }
 
@@ -375,7 +390,7 @@ impl Ready {
     ) -> Result<Handled, WireError> {
         let vetted = self.vet(call.turn, &plan);
         let verdict =
-            if first { vetted.and_then(|()| gate::admit(call.turn, &plan)) } else { vetted };
+            if first { vetted.and_then(|()| self.admit(call.turn, &plan)) } else { vetted };
         if let Err(refusal) = verdict {
             self.refuse_extended(call, &plan, &refusal);
             input.advance(head.len);
@@ -426,7 +441,8 @@ impl Ready {
             return;
         }
         self.batch_open = false;
-        self.pending.push(Expect::Sync);
+        self.pending.push(Expect::Sync(self.batch));
+        self.batch += 1;
     }
 
     fn copy_end(&mut self, call: &mut Call<'_>, head: Head, input: &mut BytesMut) {
@@ -474,8 +490,8 @@ impl Ready {
             }
             forward_parse(&name, &renewed, call.out);
             // Skipped or failed, it has to be sent again: the server may hold the old text or none.
-            let (prior, plan) = (Some(prepared.lost()), Arc::clone(&renewed.plan));
-            self.pending.push(Expect::Parse { name, prior, plan, own: true });
+            let (prior, made) = (Some(prepared.lost()), Arc::clone(&renewed));
+            self.pending.push(Expect::Parse { name, prior, made, own: true });
             self.batch_open = true;
         }
         Refreshed::Current(renewed)
@@ -495,7 +511,8 @@ impl Ready {
             return;
         }
         call.out.to_server.encode(|out| message::parse(out, POISON_NAME, POISON, &[0, 0]));
-        self.pending.push(Expect::Poison { reply, simple: false, failed: false });
+        let batch = self.batch;
+        self.pending.push(Expect::Poison { reply, simple: false, failed: false, batch });
         self.batch_open = true;
         self.skip = Skip::ForwardSync;
     }

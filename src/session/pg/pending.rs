@@ -21,8 +21,8 @@ pub(super) enum Expect {
         name: Bytes,
         /// What the name stood for before.
         prior: Option<Arc<Prepared>>,
-        /// The plan of what is parsed.
-        plan: Arc<Plan>,
+        /// What it stands for now.
+        made: Arc<Prepared>,
         /// Put in by the session itself: the client does not hear of its success.
         own: bool,
     },
@@ -32,8 +32,8 @@ pub(super) enum Expect {
         name: Bytes,
         /// What the name stood for before.
         prior: Option<Portal>,
-        /// The plan of what is bound.
-        plan: Arc<Plan>,
+        /// What it stands for now.
+        made: Portal,
     },
     /// (ParameterDescription) RowDescription or NoData. Holds the plan for scrubbing an error.
     Describe(Option<Arc<Plan>>),
@@ -53,8 +53,8 @@ pub(super) enum Expect {
         /// What the name stood for.
         prior: Option<Portal>,
     },
-    /// ReadyForQuery for a Sync.
-    Sync,
+    /// ReadyForQuery for the Sync that ended this batch.
+    Sync(u64),
     /// Nothing: marks where the client ended a COPY.
     CopyEnd,
     /// The error of a statement that was made to fail in place of a refused one; `reply` goes to
@@ -66,6 +66,8 @@ pub(super) enum Expect {
         simple: bool,
         /// The error came.
         failed: bool,
+        /// The batch it is in.
+        batch: u64,
     },
     /// Nothing from the server: these bytes are due for the client now.
     Local(Bytes),
@@ -80,11 +82,12 @@ impl Expect {
     pub(super) fn plan(&self) -> Option<&Arc<Plan>> {
         match self {
             Self::Query(flight) | Self::Execute(flight) => Some(&flight.plan),
-            Self::Parse { plan, .. } | Self::Bind { plan, .. } => Some(plan),
+            Self::Parse { made, .. } => Some(&made.plan),
+            Self::Bind { made, .. } => Some(&made.statement.plan),
             Self::Describe(plan) => plan.as_ref(),
             Self::CloseStatement { .. }
             | Self::ClosePortal { .. }
-            | Self::Sync
+            | Self::Sync(_)
             | Self::CopyEnd
             | Self::Poison { .. }
             | Self::Local(_)
@@ -101,7 +104,7 @@ impl Expect {
             | Self::Describe(_)
             | Self::CloseStatement { .. }
             | Self::ClosePortal { .. }
-            | Self::Sync
+            | Self::Sync(_)
             | Self::CopyEnd
             | Self::Poison { .. }
             | Self::Local(_)
@@ -145,6 +148,10 @@ pub(super) struct InFlight {
     pub error: Option<[u8; 5]>,
     /// Sent by Execute rather than Query.
     pub extended: bool,
+    /// Rows or copy data of the present statement are on their way: errors are of execution.
+    pub answering: bool,
+    /// The batch it is in.
+    pub batch: u64,
     /// Which of the text's statements completes next.
     pub statement: usize,
     /// What its SQL PREPARE statements will have prepared.
@@ -195,7 +202,7 @@ impl Pending {
                 let ends = |effect: &SessionEffect| *effect == SessionEffect::EndTransaction;
                 (implicit && !flight.extended) || flight.plan.effects.iter().any(ends)
             }
-            Expect::Sync | Expect::Poison { .. } => implicit,
+            Expect::Sync(_) | Expect::Poison { .. } => implicit,
             Expect::Parse { .. }
             | Expect::Bind { .. }
             | Expect::Describe(_)
@@ -223,7 +230,7 @@ impl Pending {
             | Expect::Describe(_)
             | Expect::CloseStatement { .. }
             | Expect::ClosePortal { .. }
-            | Expect::Sync
+            | Expect::Sync(_)
             | Expect::CopyEnd
             | Expect::Poison { .. }
             | Expect::Local(_)
@@ -236,7 +243,7 @@ impl Pending {
     /// after an error. What has to be put back is put back in that order. `false` if the client
     /// has not sent that Sync yet.
     pub(super) fn skip_to_sync(&mut self) -> (Vec<Expect>, bool) {
-        let sync = self.queue.iter().position(|expect| matches!(expect, Expect::Sync));
+        let sync = self.queue.iter().position(|expect| matches!(expect, Expect::Sync(_)));
         let end = sync.unwrap_or(self.queue.len());
         let mut skipped: Vec<Expect> = self.queue.drain(..end).collect();
         skipped.reverse();
@@ -252,7 +259,7 @@ impl Pending {
         let limit = end.unwrap_or(self.queue.len());
         let mut index = 0;
         self.queue.retain(|expect| {
-            let ignored = index < limit && matches!(expect, Expect::Sync);
+            let ignored = index < limit && matches!(expect, Expect::Sync(_));
             let used = index == limit;
             index += 1;
             !ignored && !used
@@ -281,6 +288,8 @@ mod tests {
             bytes: 0,
             error: None,
             extended,
+            answering: extended,
+            batch: 0,
             statement: 0,
             prepares: None,
         }
@@ -296,7 +305,7 @@ mod tests {
                 'E' => Expect::Execute(flight(SessionEffect::None, true)),
                 'm' => Expect::Execute(flight(SessionEffect::SearchPathUncertain, true)),
                 'e' => Expect::Execute(flight(SessionEffect::EndTransaction, true)),
-                'S' => Expect::Sync,
+                'S' => Expect::Sync(0),
                 'c' => Expect::CopyEnd,
                 'D' => Expect::Describe(None),
                 other => panic!("{other}"),
@@ -313,7 +322,7 @@ mod tests {
                 [SessionEffect::EndTransaction] => 'e',
                 _ => 'E',
             },
-            Expect::Sync => 'S',
+            Expect::Sync(_) => 'S',
             Expect::CopyEnd => 'c',
             Expect::Describe(_) => 'D',
             other @ (Expect::Parse { .. }

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::catalog_load::{Injected, Purpose};
 use super::pending::{Expect, InFlight, Pending};
-use super::refusals::{cursor_outdated, too_many_statements};
+use super::refusals::{cursor_outdated, too_many_statements, unknown_statement};
 use super::scope::ScopeTracker;
 use super::statements::{Names, Prepared};
 use super::{Call, PgConfig, encode_refusal};
@@ -38,6 +38,12 @@ pub(super) struct Ready {
     pub(super) status: u8,
     /// Something was forwarded since the last Sync: the server is inside a batch.
     pub(super) batch_open: bool,
+    /// Number of the batch that is being filled: counts Syncs and Queries.
+    pub(super) batch: u64,
+    /// Number of the last portal.
+    pub(super) portals: u64,
+    /// The server was told to send what it has, because the client waits at its limit.
+    pub(super) flushed: bool,
     /// After a refusal in the extended protocol.
     pub(super) skip: Skip,
     /// The server reads copy data; Sync is not answered until the client ends it.
@@ -104,8 +110,10 @@ impl Backend {
         let (name, value) = (reader.cstr()?, reader.cstr()?);
         reader.finish()?;
         match name {
-            b"client_encoding" => self.readable_encoding = value == b"UTF8",
-            b"standard_conforming_strings" => self.conforming_strings = value == b"on",
+            // A session that was ever unreadable stays so: a RESET or a rollback may bring it back,
+            // and is told of only after the next statement was read.
+            b"client_encoding" => self.readable_encoding &= value == b"UTF8",
+            b"standard_conforming_strings" => self.conforming_strings &= value == b"on",
             _ => {}
         }
         Ok(())
@@ -115,13 +123,16 @@ impl Backend {
     fn unreadable(&self) -> Option<Refusal> {
         let what = match (self.readable_encoding, self.conforming_strings) {
             (true, true) => return None,
-            (false, _) => "client_encoding is not UTF8",
-            (true, false) => "standard_conforming_strings is off",
+            (false, _) => "client_encoding is or was not UTF8",
+            (true, false) => "standard_conforming_strings is or was off",
         };
         Some(Refusal {
             code: "0A000",
             message: format!("{what}, so statements cannot be checked"),
-            hint: Some("reconnect with the default setting".to_owned()),
+            hint: Some(
+                "reconnect with client_encoding = UTF8 and standard_conforming_strings = on"
+                    .to_owned(),
+            ),
             position: None,
             rule: None,
         })
@@ -138,6 +149,9 @@ impl Ready {
             names: Names::default(),
             status: b'I',
             batch_open: false,
+            batch: 0,
+            portals: 0,
+            flushed: false,
             skip: Skip::No,
             copy_in: false,
             client_remaining: Remaining::Pass(0),
@@ -225,6 +239,12 @@ impl Ready {
         self.pending.is_empty() && !self.batch_open && self.status == b'I'
     }
 
+    /// The same for a question that may be asked inside a transaction, too.
+    fn can_ask_path(&self) -> bool {
+        let between = self.pending.is_empty() && !self.batch_open;
+        between && self.status != b'E' && !self.names.has_unnamed_portal()
+    }
+
     /// Plans a text of the client; `None` if a catalog is being read first and the message must
     /// wait.
     pub(super) fn plan(
@@ -248,6 +268,14 @@ impl Ready {
             return None;
         }
         let plan = gate::plan(turn, &scope, text);
+        // Inside a transaction the server is asked only if the answer is needed: a query of ours
+        // would be the transaction's first.
+        let uncertain = scope.class.concerned && *scope.path == SearchPath::Uncertain;
+        if uncertain && plan.is_not_understood() && self.can_ask_path() && !self.asked {
+            self.asked = true;
+            self.inject(Purpose::SearchPath, out);
+            return None;
+        }
         if plan.wants_catalog
             && may_ask
             && turn.analyzer.claim_reload(self.scope.database(), turn.now.mono_us)
@@ -281,6 +309,7 @@ impl Ready {
         }
         for effect in &plan.effects {
             match effect {
+                SessionEffect::Execute { name } if plan.prepares_name(name) => {}
                 SessionEffect::Execute { name } => self.vet_execute(turn, name)?,
                 SessionEffect::Prepare { name } => self.vet_prepare(name.as_bytes(), 0)?,
                 SessionEffect::None
@@ -311,6 +340,10 @@ impl Ready {
     fn vet_execute(&mut self, turn: Turn<'_>, name: &str) -> Result<(), Refusal> {
         let held = self.names.statement(name.as_bytes()).into_iter();
         let held: Vec<_> = held.chain(self.pending.prepared(name)).map(Arc::clone).collect();
+        if held.is_empty() && self.scope.class().concerned {
+            // The server may have it: what it would run is not known.
+            return Err(unknown_statement(name.as_bytes()));
+        }
         if !self.changed(turn, &held) {
             return Ok(());
         }
@@ -321,6 +354,19 @@ impl Ready {
             position: None,
             rule: None,
         })
+    }
+
+    /// Charges the limits of a plan, and of what its EXECUTEs run.
+    pub(super) fn admit(&self, turn: Turn<'_>, plan: &Plan) -> Result<(), Refusal> {
+        gate::admit(turn, plan)?;
+        for effect in &plan.effects {
+            if let SessionEffect::Execute { name } = effect
+                && let Some(prepared) = self.names.statement(name.as_bytes())
+            {
+                gate::admit(turn, &prepared.plan)?;
+            }
+        }
+        Ok(())
     }
 
     /// FETCH reads what DECLARE, or a Bind, decided: if the rules would send something else today,
@@ -363,6 +409,8 @@ impl Ready {
             bytes: 0,
             error: None,
             extended,
+            answering: extended,
+            batch: 0,
             statement: 0,
             prepares: None,
         }

@@ -31,7 +31,7 @@ impl ScopeTracker {
     pub(super) fn new(turn: Turn<'_>, login: Login) -> Self {
         let class = turn.rules.set.classify(turn.rules.set.identify(login.clone()));
         let path = PathTracker::default();
-        let key = ScopeKey::new(turn, &class, &login.database, path.current());
+        let key = ScopeKey::new(turn, &class, &login.database, &path.current);
         let generation = turn.rules.generation;
         Self {
             login,
@@ -91,11 +91,11 @@ impl ScopeTracker {
 
     /// SETs of the search path depend on how the transaction ends.
     pub(super) fn path_is_unsettled(&self) -> bool {
-        self.path.before.is_some()
+        self.path.moved
     }
 
     fn path(&self) -> &SearchPath {
-        if self.doubted { &SearchPath::Uncertain } else { self.path.current() }
+        if self.doubted { &SearchPath::Uncertain } else { &self.path.current }
     }
 
     fn scope(&self) -> Scope<'_> {
@@ -109,23 +109,21 @@ impl ScopeTracker {
 
     /// The server's own answer to `current_schemas(true)`.
     pub(super) fn learn_path(&mut self, schemas: Vec<Arc<str>>) {
-        self.path = PathTracker::known(schemas);
+        self.path.current = SearchPath::Known(schemas);
         self.stale = true;
     }
 
     /// A statement with this effect succeeded.
     pub(super) fn apply(&mut self, effect: &SessionEffect) {
-        let user = &self.login.user;
         match effect {
-            SessionEffect::SetSearchPath { schemas, local } => {
-                self.path.set(resolve(schemas, user), *local);
-            }
-            SessionEffect::SearchPathUncertain => self.path.set(SearchPath::Uncertain, false),
-            SessionEffect::RollbackTo => self.path.savepoint_rolled_back(),
-            SessionEffect::DiscardAll => self.path.set(SearchPath::Uncertain, false),
+            SessionEffect::SetSearchPath { .. }
+            | SessionEffect::SearchPathUncertain
+            | SessionEffect::DiscardAll => self.path.move_on(),
+            SessionEffect::RollbackTo if self.path.moved => self.path.move_on(),
             SessionEffect::None
             | SessionEffect::Begin
             | SessionEffect::EndTransaction
+            | SessionEffect::RollbackTo
             | SessionEffect::Prepare { .. }
             | SessionEffect::Execute { .. }
             | SessionEffect::Deallocate { .. }
@@ -135,111 +133,34 @@ impl ScopeTracker {
     }
 
     /// The transaction (explicit or implicit) ended.
-    pub(super) fn settle(&mut self, committed: bool) {
-        self.stale |= self.path.settle(committed);
+    pub(super) fn settle(&mut self) {
+        if std::mem::take(&mut self.path.moved) {
+            self.path.current = SearchPath::Uncertain;
+            self.stale = true;
+        }
     }
 }
 
-/// The implicit schemas come first, then the list as written, `"$user"` resolved. A schema that
-/// does not exist is skipped by the server and matches nothing here.
-fn resolve(schemas: &[String], user: &str) -> SearchPath {
-    let mut path: Vec<Arc<str>> = Vec::new();
-    let implicit = ["pg_temp", "pg_catalog"].into_iter();
-    path.extend(implicit.filter(|name| !schemas.iter().any(|s| s == name)).map(Arc::from));
-    path.extend(schemas.iter().map(|name| match name.as_str() {
-        "$user" => Arc::from(user),
-        name => Arc::from(name),
-    }));
-    SearchPath::Known(path)
-}
-
-/// The search path over transactions: a rollback undoes a SET, the end of a transaction undoes a
-/// SET LOCAL.
+/// The search path: what the server last said it is, until something moves it.
+///
+/// What a SET makes of it is never worked out here. The server leaves out schemas that do not exist
+/// or that the user may not use, and a rollback or the end of a transaction puts back what was:
+/// it is asked again, before the next statement outside a transaction.
 #[derive(Debug)]
 struct PathTracker {
     current: SearchPath,
-    /// What holds after a rollback; `None` while nothing was set since the transaction began.
-    before: Option<SearchPath>,
-    /// What holds after a commit.
-    after_commit: Option<SearchPath>,
+    /// Something moved it since the transaction began: its end may move it again.
+    moved: bool,
 }
 
 impl Default for PathTracker {
     fn default() -> Self {
-        Self { current: SearchPath::Uncertain, before: None, after_commit: None }
+        Self { current: SearchPath::Uncertain, moved: false }
     }
 }
 
 impl PathTracker {
-    fn known(schemas: Vec<Arc<str>>) -> Self {
-        Self { current: SearchPath::Known(schemas), ..Self::default() }
-    }
-
-    fn current(&self) -> &SearchPath {
-        &self.current
-    }
-
-    fn set(&mut self, path: SearchPath, local: bool) {
-        let old = std::mem::replace(&mut self.current, path.clone());
-        let before = self.before.get_or_insert(old).clone();
-        if local {
-            self.after_commit.get_or_insert(before);
-        } else {
-            self.after_commit = Some(path);
-        }
-    }
-
-    /// Which of the SETs the savepoint undid is not followed.
-    fn savepoint_rolled_back(&mut self) {
-        if self.before.is_some() {
-            self.set(SearchPath::Uncertain, false);
-        }
-    }
-
-    /// Whether anything changed.
-    fn settle(&mut self, committed: bool) -> bool {
-        let (Some(before), after) = (self.before.take(), self.after_commit.take()) else {
-            return false;
-        };
-        self.current = if committed { after.unwrap_or(before) } else { before };
-        true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn known(names: &[&str]) -> SearchPath {
-        SearchPath::Known(names.iter().map(|name| Arc::from(*name)).collect())
-    }
-
-    #[test]
-    fn the_path_follows_commits_and_rollbacks() {
-        let mut path = PathTracker::known(vec!["public".into()]);
-        path.set(known(&["a"]), false);
-        assert_eq!(path.current(), &known(&["a"]));
-        path.settle(false);
-        assert_eq!(path.current(), &known(&["public"]), "a rollback undoes SET");
-        path.set(known(&["a"]), false);
-        path.set(known(&["b"]), true);
-        assert_eq!(path.current(), &known(&["b"]));
-        path.settle(true);
-        assert_eq!(path.current(), &known(&["a"]), "SET LOCAL ends with the transaction");
-        path.set(known(&["c"]), true);
-        path.settle(true);
-        assert_eq!(path.current(), &known(&["a"]));
-        path.set(known(&["d"]), false);
-        path.savepoint_rolled_back();
-        path.settle(true);
-        assert_eq!(path.current(), &SearchPath::Uncertain);
-    }
-
-    #[test]
-    fn a_written_path_resolves_as_the_server_does() {
-        let path = resolve(&["$user".to_owned(), "public".to_owned()], "maria");
-        assert_eq!(path, known(&["pg_temp", "pg_catalog", "maria", "public"]));
-        let path = resolve(&["public".to_owned(), "pg_catalog".to_owned()], "maria");
-        assert_eq!(path, known(&["pg_temp", "public", "pg_catalog"]));
+    fn move_on(&mut self) {
+        *self = Self { current: SearchPath::Uncertain, moved: true };
     }
 }

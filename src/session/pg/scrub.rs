@@ -9,14 +9,16 @@ use crate::session::gate::{Plan, Verdict};
 use crate::wire::pg::error::{fields, put_field};
 use crate::wire::pg::message::framed;
 
-/// The ErrorResponse a client gets instead of the server's.
-pub(super) fn error(plan: Option<&Plan>, body: &[u8]) -> Bytes {
-    rebuilt(b'E', plan, body)
+/// The ErrorResponse a client gets instead of the server's. `analysis`: it came before anything was
+/// executed. (Execution raises the same codes with values in the text: a cast to `regclass` says
+/// which name it did not find.)
+pub(super) fn error(plan: Option<&Plan>, body: &[u8], analysis: bool) -> Bytes {
+    rebuilt(b'E', plan, body, analysis)
 }
 
 /// The NoticeResponse a client gets instead; `None` if there is nothing to tell.
 pub(super) fn notice(body: &[u8]) -> Option<Bytes> {
-    fields(body).is_ok().then(|| rebuilt(b'N', None, body))
+    fields(body).is_ok().then(|| rebuilt(b'N', None, body, false))
 }
 
 /// FATAL and PANIC end the session.
@@ -25,13 +27,13 @@ pub(super) fn ends_session(body: &[u8]) -> bool {
     fields.iter().any(|(letter, text)| *letter == b'V' && matches!(*text, b"FATAL" | b"PANIC"))
 }
 
-fn rebuilt(tag: u8, plan: Option<&Plan>, body: &[u8]) -> Bytes {
+fn rebuilt(tag: u8, plan: Option<&Plan>, body: &[u8], analysis: bool) -> Bytes {
     // A body that cannot be read tells nothing.
     let fields = fields(body).unwrap_or_default();
     let find = |wanted: u8| fields.iter().find(|(letter, _)| *letter == wanted).map(|f| f.1);
     let code = find(b'C').filter(|code| code.len() == 5).unwrap_or(b"XX000");
     // Errors of parse analysis speak of the client's text and of definitions; no row was read.
-    let analysis = code.starts_with(b"42") && plan.is_some_and(|plan| plan.read_only);
+    let analysis = analysis && code.starts_with(b"42") && plan.is_some_and(|plan| plan.read_only);
     let message = match find(b'M') {
         Some(message) if analysis => message,
         _ => standard_text(code).as_bytes(),
@@ -154,7 +156,7 @@ mod tests {
 
     /// What is left of an error, its length field checked, as `letter text` pairs.
     fn left(plan: Option<&Plan>, fields_in: &[(char, &str)]) -> Vec<(char, String)> {
-        let frame = error(plan, &body(fields_in));
+        let frame = error(plan, &body(fields_in), true);
         assert_eq!(frame[0], b'E');
         let found = fields(&frame[5..]).unwrap();
         found.iter().map(|(l, t)| (char::from(*l), String::from_utf8_lossy(t).into())).collect()
@@ -201,13 +203,15 @@ mod tests {
         assert_eq!(kept[3..], [('M', all[2].1.to_owned()), ('P', "8".to_owned())]);
         let reduced = left(Some(&plan(false)), &all);
         assert_eq!(reduced[3], ('M', "undefined column".to_owned()));
+        let executed = error(Some(&plan(true)), &body(&all), false);
+        assert!(!executed.windows(8).any(|window| window == b"column \""));
         let nobodys = left(None, &all);
         assert_eq!(nobodys[3..], [('M', "undefined column".to_owned())]);
     }
 
     #[test]
     fn a_body_that_cannot_be_read_tells_nothing() {
-        let frame = error(None, b"Msecret");
+        let frame = error(None, b"Msecret", true);
         assert!(!frame.windows(6).any(|window| window == b"secret"));
         assert!(notice(b"Msecret").is_none());
     }

@@ -201,11 +201,15 @@ impl Ready {
                 true
             }
             (Some(Expect::Execute(_)), Backend::EmptyQueryResponse) => true,
-            (Some(Expect::Query(_)), Backend::EmptyQueryResponse | Backend::RowDescription)
+            (Some(Expect::Query(_)), Backend::EmptyQueryResponse) => false,
+            (Some(Expect::Query(flight)), Backend::RowDescription)
             | (
-                Some(Expect::Query(_) | Expect::Execute(_)),
+                Some(Expect::Query(flight) | Expect::Execute(flight)),
                 Backend::CopyInResponse | Backend::CopyOutResponse | Backend::CopyDone,
-            ) => false,
+            ) => {
+                flight.answering = true;
+                false
+            }
             _ => return unexpected,
         };
         if done && let Some(Expect::Execute(flight)) = self.pending.pop() {
@@ -225,7 +229,7 @@ impl Ready {
         let Some(effect) = effect else { return };
         match &effect {
             SessionEffect::EndTransaction => {
-                self.scope.settle(!tag.starts_with(b"ROLLBACK"));
+                self.scope.settle();
                 self.transaction_ended(turn, !tag.starts_with(b"ROLLBACK"));
             }
             SessionEffect::Prepare { name } => {
@@ -263,23 +267,30 @@ impl Ready {
         self.status = status;
         self.copy_in = false;
         let failed = std::mem::take(&mut self.batch_failed);
+        let batch = match self.pending.head() {
+            Some(Expect::Query(flight)) => flight.batch,
+            Some(Expect::Sync(batch) | Expect::Poison { batch, .. }) => *batch,
+            // Nothing of the client is in flight behind these.
+            _ => self.batch,
+        };
         if status == b'I' {
-            self.scope.settle(!failed);
+            self.scope.settle();
             self.transaction_ended(call.turn, !failed);
-            self.names.transaction_ended();
+            self.names.transaction_ended(batch);
         }
         match self.pending.pop() {
             Some(Expect::Query(flight)) => {
                 Self::completed(call, &flight);
                 Ok(Fate::Pass)
             }
-            Some(Expect::Sync | Expect::Poison { simple: true, failed: true, .. }) => {
+            Some(Expect::Sync(_) | Expect::Poison { simple: true, failed: true, .. }) => {
                 Ok(Fate::Pass)
             }
             Some(Expect::Injected(injected)) => {
                 self.injected = self.injected.saturating_sub(1);
+                let own_transaction = injected.opens_transaction();
                 injected.complete(call.turn, &mut self.scope);
-                if status != b'I' {
+                if own_transaction && status != b'I' {
                     // It failed inside the transaction of its own text.
                     self.inject(Purpose::Rollback, call.out);
                 }
@@ -308,12 +319,18 @@ impl Ready {
         self.copy_in = false;
         self.fatal_seen |= scrub::ends_session(body);
         let plan = self.pending.head().and_then(|expect| expect.plan().map(Arc::clone));
+        // Errors of parse analysis come before the first row is described, or before Execute.
+        let analysis = match self.pending.head() {
+            Some(Expect::Query(flight)) => !flight.answering,
+            Some(Expect::Parse { .. } | Expect::Describe(_)) => true,
+            _ => false,
+        };
         let extended = match self.pending.head() {
             Some(Expect::Injected(injected)) => {
                 injected.failed();
                 return Ok(Fate::Drop);
             }
-            Some(Expect::Poison { reply, simple, failed }) => {
+            Some(Expect::Poison { reply, simple, failed, batch: _ }) => {
                 *failed = true;
                 let reply = reply.clone();
                 if !*simple {
@@ -337,7 +354,7 @@ impl Ready {
                 | Expect::CloseStatement { .. }
                 | Expect::ClosePortal { .. }
                 | Expect::Swallow
-                | Expect::Sync
+                | Expect::Sync(_)
                 | Expect::CopyEnd
                 | Expect::Local(_),
             ) => true,
@@ -347,11 +364,10 @@ impl Ready {
         if extended {
             self.skip_batch(call, code);
         }
-        Ok(self.scrubbed(plan.as_deref(), body))
-    }
-
-    fn scrubbed(&self, plan: Option<&Plan>, body: &[u8]) -> Fate {
-        if self.scrubs(plan) { Fate::Replace(scrub::error(plan, body)) } else { Fate::Pass }
+        if !self.scrubs(plan.as_deref()) {
+            return Ok(Fate::Pass);
+        }
+        Ok(Fate::Replace(scrub::error(plan.as_deref(), body, analysis)))
     }
 
     fn scrubs(&self, plan: Option<&Plan>) -> bool {
@@ -373,16 +389,24 @@ impl Ready {
                     flight.error.get_or_insert(code);
                     Self::completed(call, &flight);
                 }
-                Expect::Parse { name, prior, .. } | Expect::CloseStatement { name, prior } => {
-                    self.names.set_statement(&name, prior);
+                Expect::Parse { name, prior, made, own: _ } => {
+                    self.names.unparse(&name, &made, prior);
                 }
-                Expect::Bind { name, prior, .. } | Expect::ClosePortal { name, prior } => {
-                    self.names.set_portal(&name, prior);
+                Expect::Bind { name, prior, made } => self.names.unbind(&name, &made, prior),
+                Expect::CloseStatement { name, prior } => {
+                    if self.names.statement(&name).is_none() {
+                        self.names.set_statement(&name, prior);
+                    }
+                }
+                Expect::ClosePortal { name, prior } => {
+                    if self.names.portal(&name).is_none() {
+                        self.names.set_portal(&name, prior);
+                    }
                 }
                 // A refusal the client never gets: the batch had already failed.
                 Expect::Poison { .. }
                 | Expect::Describe(_)
-                | Expect::Sync
+                | Expect::Sync(_)
                 | Expect::CopyEnd
                 | Expect::Local(_)
                 | Expect::Swallow
@@ -415,6 +439,7 @@ fn complete_statement(flight: &mut InFlight, tag: &[u8]) -> Option<SessionEffect
     flight.rows += tag_rows(tag);
     let effect = flight.plan.effects.get(flight.statement).filter(|e| **e != SessionEffect::None);
     flight.statement += 1;
+    flight.answering = false;
     effect.cloned()
 }
 

@@ -78,6 +78,10 @@ pub(super) struct Portal {
     pub statement: Arc<Prepared>,
     /// It was executed before, so its limits are charged.
     pub started: bool,
+    /// Which of the session's portals it is, in order of binding.
+    pub number: u64,
+    /// The batch it was bound in: it ends with a transaction that ends then or later.
+    pub batch: u64,
 }
 
 /// Everything named in one session.
@@ -147,6 +151,11 @@ impl Names {
         }
     }
 
+    /// Whether a query of ours would end a portal the client may go on with.
+    pub(super) fn has_unnamed_portal(&self) -> bool {
+        self.unnamed_portal.is_some()
+    }
+
     pub(super) fn portal_count(&self) -> usize {
         self.portals.len()
     }
@@ -169,6 +178,26 @@ impl Names {
         self.cursors.iter().chain(portals.map(|portal| &portal.statement))
     }
 
+    /// A Parse failed or was skipped: its name means again what it meant before, unless a later
+    /// message has given it another meaning meanwhile.
+    pub(super) fn unparse(
+        &mut self,
+        name: &Bytes,
+        made: &Arc<Prepared>,
+        prior: Option<Arc<Prepared>>,
+    ) {
+        if self.statement(name).is_some_and(|now| Arc::ptr_eq(now, made)) {
+            self.set_statement(name, prior);
+        }
+    }
+
+    /// The same for a Bind.
+    pub(super) fn unbind(&mut self, name: &Bytes, made: &Portal, prior: Option<Portal>) {
+        if self.portal(name).is_some_and(|now| now.number == made.number) {
+            self.set_portal(name, prior);
+        }
+    }
+
     /// A Query destroys the unnamed statement and portal.
     pub(super) fn query_started(&mut self) {
         self.unnamed_statement = None;
@@ -182,12 +211,13 @@ impl Names {
     }
 
     /// No portal outlives its transaction, and no cursor that is not WITH HOLD.
-    pub(super) fn transaction_ended(&mut self) {
+    /// Portals bound after the batch that ended it were bound in the next one.
+    pub(super) fn transaction_ended(&mut self, batch: u64) {
         self.cursors.retain(|cursor| {
             cursor.text.windows(HOLD.len()).any(|word| word.eq_ignore_ascii_case(HOLD))
         });
-        self.portals.clear();
-        self.unnamed_portal = None;
+        self.portals.retain(|_name, portal| portal.batch > batch);
+        self.unnamed_portal = self.unnamed_portal.take().filter(|portal| portal.batch > batch);
     }
 
     /// DEALLOCATE ALL, DISCARD ALL.
@@ -236,6 +266,10 @@ mod tests {
         })
     }
 
+    fn portal(statement: Arc<Prepared>, batch: u64) -> Portal {
+        Portal { statement, started: false, number: 1, batch }
+    }
+
     #[test]
     fn names_stand_for_what_they_were_last_given() {
         let mut names = Names::default();
@@ -250,11 +284,13 @@ mod tests {
             names.set_statement(&name, Some(before));
             assert_eq!(names.statement(&name).unwrap().text, "one");
             let statement = Arc::clone(names.statement(&name).unwrap());
-            names.set_portal(&name, Some(Portal { statement, started: false }));
+            names.set_portal(&name, Some(portal(statement, 1)));
             assert!(names.portal(&name).is_some());
         }
         assert_eq!((names.statement_count(), names.portal_count()), (1, 1));
-        names.transaction_ended();
+        names.transaction_ended(0);
+        assert!(names.portal(b"").is_some(), "it was bound in the next batch");
+        names.transaction_ended(1);
         assert!(names.portal(b"").is_none() && names.portal(b"s").is_none());
         names.query_injected();
         assert!(names.statement(b"").is_some(), "it is parsed again when it is used");
