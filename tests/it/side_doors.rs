@@ -158,7 +158,8 @@ fn names_are_resolved_as_the_server_resolves_them() {
         "CREATE SCHEMA first; CREATE TABLE first.customers (id int, email text);
          INSERT INTO first.customers VALUES (1, 'from the first schema');
          GRANT ALL ON SCHEMA first TO support; GRANT ALL ON first.customers TO support;
-         CREATE SCHEMA closed; CREATE TABLE closed.customers (id int, email text)",
+         CREATE SCHEMA closed; CREATE TABLE closed.customers (id int, email text);
+         ALTER ROLE support NOSUPERUSER",
     );
     // The proxy hears of a definition made past it when it reads the catalog: at the next login
     // that needs one, or on its timer. A new proxy has none yet.
