@@ -47,6 +47,7 @@ main() {
   check 'lints' cargo clippy --locked --all-targets -- -D warnings
   check 'lints of the core alone' \
     cargo clippy --locked --lib --no-default-features -- -D warnings
+  check 'the core alone' cargo check --locked --no-default-features
   check 'the core needs no runtime' core_needs_no_runtime
   check 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
   check 'scripts' check_scripts
