@@ -35,16 +35,19 @@ impl Question<'_> {
     /// Settings that change how the server reads text.
     fn check_reading(&self, setting: &SettingChange) -> Result<(), Denial> {
         let SettingChange { name, value, local: _ } = setting;
-        let value = value.as_deref().map(str::to_ascii_lowercase);
+        let value = value.as_deref().map(|value| match &**name {
+            "client_encoding" => encoding_name(value),
+            _ => value.trim().to_ascii_lowercase(),
+        });
         let fits = match &**name {
             "" => return Err(side_door("a setting whose name is computed cannot be followed")),
             "standard_conforming_strings" => ["on", "true", "yes", "1"].as_slice(),
-            "client_encoding" => ["utf8", "utf-8", "unicode"].as_slice(),
+            "client_encoding" => ["utf8", "unicode"].as_slice(),
             "backslash_quote" | "quote_all_identifiers" | "transform_null_equals" => [].as_slice(),
             _ => return Ok(()),
         };
         let harmless = match value {
-            Some(value) => fits.contains(&value.trim()),
+            Some(value) => fits.contains(&value.as_str()),
             // Back to the default, unless the value is computed by a call.
             None => !self.facts.functions.iter().any(|function| &*function.name == "set_config"),
         };
@@ -139,6 +142,12 @@ impl Question<'_> {
             | Effect::Limit(_) => None,
         })
     }
+}
+
+/// An encoding's name as the server compares it: letters and digits only, in lower case. Drivers
+/// send `UTF8`, `utf-8`, and in the start-up packet even `'utf-8'` with its quotes.
+fn encoding_name(value: &str) -> String {
+    value.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
 fn side_door(message: impl Into<String>) -> Denial {
