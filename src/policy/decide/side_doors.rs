@@ -85,6 +85,9 @@ impl Question<'_> {
             FunctionClass::Pure | FunctionClass::ReadsCatalog => return Ok(()),
             FunctionClass::Dangerous | FunctionClass::User => {}
         }
+        if resets_connection(function) {
+            return Ok(());
+        }
         let mut allows = self.allows();
         if allows.any(|allow| allow.functions.iter().any(|pattern| pattern.names(function))) {
             return Ok(());
@@ -127,6 +130,15 @@ impl Question<'_> {
         Ok(())
     }
 
+    /// Whether the text reads nothing and calls nothing but what resets a connection, as the SELECT
+    /// among the statements of a pool does.
+    pub(super) fn only_resets(&self) -> bool {
+        let functions = &self.facts.functions;
+        self.facts.accesses.is_empty()
+            && !functions.is_empty()
+            && functions.iter().all(resets_connection)
+    }
+
     /// Whether an allow rule names the statement itself; a group does not open side doors.
     fn opened(&self, verb: Verb) -> bool {
         self.allows().any(|allow| allow.named.contains(&verb))
@@ -142,6 +154,17 @@ impl Question<'_> {
             | Effect::Limit(_) => None,
         })
     }
+}
+
+/// The one function pools call to reset a connection: it gives up locks of the session itself. One
+/// of the same name that somebody defined is not it.
+fn resets_connection(function: &FunctionUse) -> bool {
+    let FunctionUse { schema, name, class } = function;
+    let built_in = match class {
+        FunctionClass::Dangerous => matches!(schema.as_deref(), None | Some("pg_catalog")),
+        FunctionClass::Pure | FunctionClass::ReadsCatalog | FunctionClass::User => false,
+    };
+    built_in && &**name == "pg_advisory_unlock_all"
 }
 
 /// An encoding's name as the server compares it: letters and digits only, in lower case. Drivers

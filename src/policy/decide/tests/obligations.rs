@@ -173,7 +173,7 @@ fn an_allow_list_is_all_an_identity_may_do() {
     );
     check(&[select], "analyst", "begin select read:orders commit", "allow");
     check(&[select], "analyst", "empty", "allow");
-    check(&[select], "analyst", "show", "not allowed");
+    check(&[select], "analyst", "prepare", "not allowed");
     check(&[select], "app", "insert insert_into:orders", "allow");
     let tables =
         "match: {roles: [analyst]}, allow: {statements: [select], relations: [public.orders]}";

@@ -163,3 +163,52 @@ fn settings_that_change_who_one_is_are_closed_for_the_governed() {
     check(&[MASK, named], "g", "set_role set:role=x", "allow");
     check(&[MASK, named], "g", "set_role set:row_security=off", "side door");
 }
+
+/// What pools and drivers send between two users of one connection.
+const RESETS: &[&str] = &[
+    "select close unlisten set danger:pg_advisory_unlock_all set:*",
+    "select danger:pg_catalog.pg_advisory_unlock_all",
+    "discard set:*",
+    "set set:*",
+    "set set:work_mem=1MB",
+    "show",
+    "close",
+    "unlisten",
+    "deallocate",
+];
+
+#[test]
+fn connections_can_be_reset_whatever_is_listed() {
+    let lists = [
+        "match: {users: [g]}, allow: {statements: [insert], relations: [public.log]}",
+        "match: {users: [g]}, allow: {statements: [select]}",
+    ];
+    for words in RESETS {
+        check_open(words);
+        for list in lists {
+            check(&[list], "g", words, "allow");
+            check(&[MASK, list], "g", words, "allow");
+        }
+    }
+    let denied = "match: {users: [g], functions: [pg_advisory_unlock_all]}, deny: true";
+    check(&[lists[1], denied], "g", RESETS[0], "rule r1");
+    let denied = "match: {users: [g], statements: [unlisten, discard]}, deny: true";
+    check(&[lists[1], denied], "g", "unlisten", "rule r1");
+    check(&[lists[1], denied], "g", "discard set:*", "rule r1");
+}
+
+#[test]
+fn a_reset_opens_nothing_else() {
+    let list = "match: {users: [g]}, allow: {statements: [insert], relations: [public.log]}";
+    let select = "not allowed: no rule allows you `select`";
+    check(&[list], "g", "select danger:pg_advisory_unlock_all read:orders", select);
+    check(&[list], "g", "select danger:pg_advisory_unlock_all call:lower", select);
+    check(&[list], "g", "select", select);
+    check(&[list], "g", "close declare select read:orders", "not allowed");
+    check(&[list], "g", "set set:row_security=off", "side door");
+    check(&[list], "g", "set_role set:role", "not allowed");
+    // Somebody's own function of that name.
+    check_closed("select user:pg_advisory_unlock_all", "");
+    check_closed("select danger:mine.pg_advisory_unlock_all", "");
+    check_closed("select danger:pg_advisory_lock", "");
+}
