@@ -96,7 +96,7 @@ impl Question<'_> {
             Some(schema) => format!("{schema}.{name}"),
             None => name.to_string(),
         };
-        Err(side_door(format!("function `{name}` is not available under rules"))
+        Err(side_door(format!("`{name}` is not available to you under these rules"))
             .with_hint(format!("an allow rule opens it by naming `{name}` in its functions")))
     }
 

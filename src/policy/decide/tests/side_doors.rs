@@ -45,9 +45,9 @@ fn a_group_opens_no_side_door() {
 
 #[test]
 fn functions_need_a_rule_that_names_them() {
-    check_closed("select user:f", "function `f` is not available");
-    check_closed("select danger:set_config", "function `set_config`");
-    check_closed("select call:lower user:public.f", "function `public.f`");
+    check_closed("select user:f", "`f` is not available to you under these rules");
+    check_closed("select danger:set_config", "`set_config` is not available");
+    check_closed("select call:lower user:public.f", "`public.f`");
     check_open("select call:lower");
     let allow = |names: &str| format!("match: {{users: [g]}}, allow: {{functions: [{names}]}}");
     check(&[MASK, &allow("f")], "g", "select user:f", "allow");
