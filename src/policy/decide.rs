@@ -218,7 +218,7 @@ impl<'a> Question<'a> {
         Allowed {
             governances,
             limits: matched.iter().filter_map(|rule| self.limit(rule)).collect(),
-            rules: matched.iter().filter(|rule| shapes(rule)).map(|rule| rule.id.clone()).collect(),
+            rules: shaping(matched),
             observed: observed.iter().map(|rule| rule.id.clone()).collect(),
             warnings: warned.map(|rule| warning(rule)).collect(),
         }
@@ -261,6 +261,21 @@ fn denied_by(rule: &Rule) -> Option<Denial> {
         | Effect::Filter(_)
         | Effect::Allow(_)
         | Effect::Limit(_) => None,
+    }
+}
+
+/// The matched rules that shaped the permission: who reads a record or a refusal looks at the first,
+/// so those that change what is seen come before those that only permit.
+fn shaping(matched: &[&Rule]) -> Vec<RuleId> {
+    let mut rules: Vec<&Rule> = matched.iter().copied().filter(|rule| shapes(rule)).collect();
+    rules.sort_by_key(|rule| (permits(rule), &rule.id));
+    rules.into_iter().map(|rule| rule.id.clone()).collect()
+}
+
+fn permits(rule: &Rule) -> bool {
+    match &rule.effect {
+        Effect::Allow(_) => true,
+        Effect::Mask(_) | Effect::Filter(_) | Effect::Deny { .. } | Effect::Limit(_) => false,
     }
 }
 

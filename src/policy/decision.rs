@@ -21,7 +21,7 @@ pub struct Allowed {
     pub governances: Vec<Governance>,
     /// Limits to charge each time the text runs.
     pub limits: Vec<Limit>,
-    /// Enforced rules that shaped the decision (masks, filters, allows), sorted.
+    /// Enforced rules that shaped the decision: masks and filters first, then allows, each by id.
     pub rules: Vec<RuleId>,
     /// Rules in mode `shadow` or `warn` that would have changed it, sorted.
     pub observed: Vec<RuleId>,

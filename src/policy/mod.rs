@@ -16,6 +16,7 @@ mod decision;
 pub mod diagnostic;
 mod explain;
 mod identity;
+mod inherit;
 mod limit;
 mod pattern;
 mod predicate;

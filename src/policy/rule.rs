@@ -335,7 +335,8 @@ impl Object {
         !self.relations.is_empty() || self.wants_columns()
     }
 
-    fn wants_columns(&self) -> bool {
+    /// Whether it fits relations by their columns.
+    pub(crate) fn wants_columns(&self) -> bool {
         !self.columns.is_empty() || self.wants_labels()
     }
 

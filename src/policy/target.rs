@@ -28,7 +28,8 @@ impl RuleSet {
 
     /// Compares every pattern with the relations of the catalogs known so far. A pattern that
     /// matches nothing is an error; one that names a database no relation is given of is left
-    /// for later.
+    /// for later. So is a mask or filter on a child whose rows can be read through a parent it does
+    /// not cover.
     pub fn check_against(&self, relations: &[&Relation]) -> Vec<Diagnostic> {
         if relations.is_empty() {
             return Vec::new();
@@ -41,6 +42,7 @@ impl RuleSet {
                 Target::Column(pattern) => missing_column(pattern, relations),
             })
             .collect();
+        found.extend(self.lost_through_parents(relations));
         found.sort();
         found.dedup();
         found

@@ -62,8 +62,11 @@ impl<'a> Question<'a> {
     }
 
     fn uncovered(&self, lists: &[&Allow]) -> Option<Denial> {
-        let listed =
-            |verb: Verb| always_allowed(verb, lists) || lists.iter().any(|allow| allow.lists(verb));
+        let listed = |verb: Verb| {
+            always_allowed(verb, lists)
+                || lists.iter().any(|allow| allow.lists(verb))
+                || (verb == Verb::Select && !lists.is_empty() && self.only_resets())
+        };
         if let Some(action) = self.facts.actions.iter().find(|action| !listed(action.verb)) {
             let verb = action.verb.name();
             let message = format!("no rule allows you `{verb}` here");
@@ -111,11 +114,23 @@ impl<'a> Question<'a> {
 }
 
 /// Statements no list needs to name: nothing at all, and for those who have a list at all the
-/// control of their own transaction.
+/// control of their own transaction and the upkeep of their own session, without which drivers and
+/// their pools do not work. None of them reaches data: FETCH reads what was allowed at DECLARE, and
+/// settings and identities that matter are judged among the side doors.
 fn always_allowed(verb: Verb, lists: &[&Allow]) -> bool {
     match verb {
         Verb::Empty => true,
-        Verb::Begin | Verb::Commit | Verb::Rollback | Verb::Savepoint => !lists.is_empty(),
+        Verb::Begin
+        | Verb::Commit
+        | Verb::Rollback
+        | Verb::Savepoint
+        | Verb::Set
+        | Verb::Show
+        | Verb::Discard
+        | Verb::Deallocate
+        | Verb::Close
+        | Verb::Fetch
+        | Verb::Unlisten => !lists.is_empty(),
         Verb::Select
         | Verb::Insert
         | Verb::Update
@@ -126,20 +141,13 @@ fn always_allowed(verb: Verb, lists: &[&Allow]) -> bool {
         | Verb::CopyServerFile
         | Verb::Truncate
         | Verb::Explain
-        | Verb::Show
-        | Verb::Set
         | Verb::SetRole
-        | Verb::Discard
         | Verb::PrepareTransaction
         | Verb::Lock
         | Verb::Declare
-        | Verb::Fetch
-        | Verb::Close
         | Verb::Prepare
         | Verb::Execute
-        | Verb::Deallocate
         | Verb::Listen
-        | Verb::Unlisten
         | Verb::Notify
         | Verb::CreateTable
         | Verb::CreateTableAs

@@ -35,16 +35,19 @@ impl Question<'_> {
     /// Settings that change how the server reads text.
     fn check_reading(&self, setting: &SettingChange) -> Result<(), Denial> {
         let SettingChange { name, value, local: _ } = setting;
-        let value = value.as_deref().map(str::to_ascii_lowercase);
+        let value = value.as_deref().map(|value| match &**name {
+            "client_encoding" => encoding_name(value),
+            _ => value.trim().to_ascii_lowercase(),
+        });
         let fits = match &**name {
             "" => return Err(side_door("a setting whose name is computed cannot be followed")),
             "standard_conforming_strings" => ["on", "true", "yes", "1"].as_slice(),
-            "client_encoding" => ["utf8", "utf-8", "unicode"].as_slice(),
+            "client_encoding" => ["utf8", "unicode"].as_slice(),
             "backslash_quote" | "quote_all_identifiers" | "transform_null_equals" => [].as_slice(),
             _ => return Ok(()),
         };
         let harmless = match value {
-            Some(value) => fits.contains(&value.trim()),
+            Some(value) => fits.contains(&value.as_str()),
             // Back to the default, unless the value is computed by a call.
             None => !self.facts.functions.iter().any(|function| &*function.name == "set_config"),
         };
@@ -82,6 +85,9 @@ impl Question<'_> {
             FunctionClass::Pure | FunctionClass::ReadsCatalog => return Ok(()),
             FunctionClass::Dangerous | FunctionClass::User => {}
         }
+        if resets_connection(function) {
+            return Ok(());
+        }
         let mut allows = self.allows();
         if allows.any(|allow| allow.functions.iter().any(|pattern| pattern.names(function))) {
             return Ok(());
@@ -90,7 +96,7 @@ impl Question<'_> {
             Some(schema) => format!("{schema}.{name}"),
             None => name.to_string(),
         };
-        Err(side_door(format!("function `{name}` is not available under rules"))
+        Err(side_door(format!("`{name}` is not available to you under these rules"))
             .with_hint(format!("an allow rule opens it by naming `{name}` in its functions")))
     }
 
@@ -124,6 +130,15 @@ impl Question<'_> {
         Ok(())
     }
 
+    /// Whether the text reads nothing and calls nothing but what resets a connection, as the SELECT
+    /// among the statements of a pool does.
+    pub(super) fn only_resets(&self) -> bool {
+        let functions = &self.facts.functions;
+        self.facts.accesses.is_empty()
+            && !functions.is_empty()
+            && functions.iter().all(resets_connection)
+    }
+
     /// Whether an allow rule names the statement itself; a group does not open side doors.
     fn opened(&self, verb: Verb) -> bool {
         self.allows().any(|allow| allow.named.contains(&verb))
@@ -139,6 +154,23 @@ impl Question<'_> {
             | Effect::Limit(_) => None,
         })
     }
+}
+
+/// The one function pools call to reset a connection: it gives up locks of the session itself. One
+/// of the same name that somebody defined is not it.
+fn resets_connection(function: &FunctionUse) -> bool {
+    let FunctionUse { schema, name, class } = function;
+    let built_in = match class {
+        FunctionClass::Dangerous => matches!(schema.as_deref(), None | Some("pg_catalog")),
+        FunctionClass::Pure | FunctionClass::ReadsCatalog | FunctionClass::User => false,
+    };
+    built_in && &**name == "pg_advisory_unlock_all"
+}
+
+/// An encoding's name as the server compares it: letters and digits only, in lower case. Drivers
+/// send `UTF8`, `utf-8`, and in the start-up packet even `'utf-8'` with its quotes.
+fn encoding_name(value: &str) -> String {
+    value.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
 fn side_door(message: impl Into<String>) -> Denial {

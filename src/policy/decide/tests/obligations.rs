@@ -94,6 +94,17 @@ fn each_relation_owes_once_however_often_it_is_used() {
 }
 
 #[test]
+fn rules_that_change_what_is_seen_are_named_first() {
+    let allow = "match: {roles: [support]}, allow: {statements: [select]}";
+    let functions = "match: {roles: [support]}, allow: {functions: [f]}";
+    let set = set(&[allow, FILTER, functions, MASK]);
+    let decision = decide(&set, login("support"), "select read:customers user:f");
+    let Decision::Allow(allowed) = decision else { panic!("{decision:?}") };
+    let ids: Vec<&str> = allowed.rules.iter().map(|rule| &*rule.0).collect();
+    assert_eq!(ids, ["r1", "r3", "r0", "r2"]);
+}
+
+#[test]
 fn filters_add_up_and_need_their_values() {
     check(&[FILTER], "support", "select read:orders", "allow orders[tenant=acme]");
     check(&[FILTER], "support", "select read:elsewhere", "allow");
@@ -173,7 +184,7 @@ fn an_allow_list_is_all_an_identity_may_do() {
     );
     check(&[select], "analyst", "begin select read:orders commit", "allow");
     check(&[select], "analyst", "empty", "allow");
-    check(&[select], "analyst", "show", "not allowed");
+    check(&[select], "analyst", "prepare", "not allowed");
     check(&[select], "app", "insert insert_into:orders", "allow");
     let tables =
         "match: {roles: [analyst]}, allow: {statements: [select], relations: [public.orders]}";

@@ -45,9 +45,9 @@ fn a_group_opens_no_side_door() {
 
 #[test]
 fn functions_need_a_rule_that_names_them() {
-    check_closed("select user:f", "function `f` is not available");
-    check_closed("select danger:set_config", "function `set_config`");
-    check_closed("select call:lower user:public.f", "function `public.f`");
+    check_closed("select user:f", "`f` is not available to you under these rules");
+    check_closed("select danger:set_config", "`set_config` is not available");
+    check_closed("select call:lower user:public.f", "`public.f`");
     check_open("select call:lower");
     let allow = |names: &str| format!("match: {{users: [g]}}, allow: {{functions: [{names}]}}");
     check(&[MASK, &allow("f")], "g", "select user:f", "allow");
@@ -120,7 +120,13 @@ fn settings_that_change_how_text_is_read_are_closed_for_everybody_concerned() {
         ("client_encoding=LATIN9", false),
         ("client_encoding=UTF8", true),
         ("client_encoding=utf-8", true),
-        ("client_encoding=unicode", true),
+        ("client_encoding=utf_8", true),
+        ("client_encoding='utf-8'", true),
+        ("client_encoding=\"UTF8\"", true),
+        ("client_encoding=Unicode", true),
+        ("client_encoding='latin-1'", false),
+        ("client_encoding=utf-16", false),
+        ("client_encoding=''", false),
         ("client_encoding", true),
         ("backslash_quote=on", false),
         ("backslash_quote", true),
@@ -156,4 +162,53 @@ fn settings_that_change_who_one_is_are_closed_for_the_governed() {
     let named = "match: {users: [g]}, allow: {statements: [select, set_role]}";
     check(&[MASK, named], "g", "set_role set:role=x", "allow");
     check(&[MASK, named], "g", "set_role set:row_security=off", "side door");
+}
+
+/// What pools and drivers send between two users of one connection.
+const RESETS: &[&str] = &[
+    "select close unlisten set danger:pg_advisory_unlock_all set:*",
+    "select danger:pg_catalog.pg_advisory_unlock_all",
+    "discard set:*",
+    "set set:*",
+    "set set:work_mem=1MB",
+    "show",
+    "close",
+    "unlisten",
+    "deallocate",
+];
+
+#[test]
+fn connections_can_be_reset_whatever_is_listed() {
+    let lists = [
+        "match: {users: [g]}, allow: {statements: [insert], relations: [public.log]}",
+        "match: {users: [g]}, allow: {statements: [select]}",
+    ];
+    for words in RESETS {
+        check_open(words);
+        for list in lists {
+            check(&[list], "g", words, "allow");
+            check(&[MASK, list], "g", words, "allow");
+        }
+    }
+    let denied = "match: {users: [g], functions: [pg_advisory_unlock_all]}, deny: true";
+    check(&[lists[1], denied], "g", RESETS[0], "rule r1");
+    let denied = "match: {users: [g], statements: [unlisten, discard]}, deny: true";
+    check(&[lists[1], denied], "g", "unlisten", "rule r1");
+    check(&[lists[1], denied], "g", "discard set:*", "rule r1");
+}
+
+#[test]
+fn a_reset_opens_nothing_else() {
+    let list = "match: {users: [g]}, allow: {statements: [insert], relations: [public.log]}";
+    let select = "not allowed: no rule allows you `select`";
+    check(&[list], "g", "select danger:pg_advisory_unlock_all read:orders", select);
+    check(&[list], "g", "select danger:pg_advisory_unlock_all call:lower", select);
+    check(&[list], "g", "select", select);
+    check(&[list], "g", "close declare select read:orders", "not allowed");
+    check(&[list], "g", "set set:row_security=off", "side door");
+    check(&[list], "g", "set_role set:role", "not allowed");
+    // Somebody's own function of that name.
+    check_closed("select user:pg_advisory_unlock_all", "");
+    check_closed("select danger:mine.pg_advisory_unlock_all", "");
+    check_closed("select danger:pg_advisory_lock", "");
 }
