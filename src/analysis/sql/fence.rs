@@ -217,6 +217,9 @@ impl<'t> Fence<'_, 't> {
         if node.kind != Kind::ColumnRef || node.nodes("fields").any(|f| f.kind == Kind::AStar) {
             return None;
         }
+        if self.model.blocks.get(block)?.hides_names {
+            return None;
+        }
         let level = || self.model.references.iter().filter(|r| r.block == block);
         let names = node.strings("fields");
         let (owner, name) = match names.as_slice() {

@@ -543,10 +543,10 @@ fn texts(statements: &[Node]) -> HashSet<&str> {
 /// Whether a node asks for columns it does not name.
 #[expect(clippy::wildcard_enum_match_arm, reason = "every other column is named")]
 fn asks_for_all(node: &Node) -> bool {
-    let renames = |join: &Node| join.child("alias").is_some_and(|alias| alias.has("colnames"));
     match node.kind {
         Kind::AStar => true,
-        Kind::JoinExpr => node.flag("is_natural") || renames(node),
+        // The alias of a join renames columns by position and means the whole row.
+        Kind::JoinExpr => node.flag("is_natural") || node.has("alias"),
         _ => false,
     }
 }

@@ -100,6 +100,23 @@ fn relations_become_governed_subqueries_in_place() {
 }
 
 #[test]
+fn names_below_an_aliased_join_are_never_taken_for_its_columns() {
+    let conditions = "c.id IS NOT NULL AND c.n = 3 AND lower(c.t) = 'x'";
+    let cases = [
+        "SELECT 1 FROM (c CROSS JOIN (VALUES (1)) v) AS j(a, b, d, e, f), \
+         LATERAL (SELECT a AS id, d AS t, e AS n) c WHERE ",
+        "SELECT 1 FROM (c CROSS JOIN plain) AS j, plain AS c WHERE ",
+    ];
+    for sql in cases {
+        for condition in ["c.id IS NOT NULL", "c.n = 3", conditions] {
+            let sql = format!("{sql}{condition}");
+            let rewritten = rewrite(&sql).unwrap().unwrap();
+            assert!(short(&rewritten).contains("WHERE <f> OFFSET 0)"), "{sql}: {rewritten}");
+        }
+    }
+}
+
+#[test]
 fn writes_reach_only_rows_that_pass() {
     let filter = "(\"c\".\"t\" == 'acme')";
     let cases = [

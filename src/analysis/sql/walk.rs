@@ -256,6 +256,7 @@ impl<'t> Walker<'t, '_> {
         if let Some(block) = self.model.blocks.get_mut(place.block) {
             block.implicit_joins |= join.has("using_clause") || join.flag("is_natural");
             block.join_conditions.extend(join.child("quals"));
+            block.hides_names |= join.has("alias");
             block.plain &= !join.has("alias") && !join.has("join_using_alias");
         }
         for alias in [join.child("alias"), join.child("join_using_alias")].into_iter().flatten() {
@@ -331,6 +332,7 @@ impl<'t> Walker<'t, '_> {
         self.model.blocks.push(Block {
             node,
             plain: true,
+            hides_names: false,
             join_conditions: Vec::new(),
             implicit_joins: false,
         });
