@@ -141,6 +141,21 @@ fn facts_name_what_a_text_does() {
 }
 
 #[test]
+fn functions_the_grammar_qualifies_may_still_be_a_users() {
+    let ddl = "CREATE FUNCTION \"json_object\"(text[]) RETURNS json LANGUAGE sql AS 'x'";
+    let user = |ddl: &str, sql: &str| {
+        let catalog = Catalog::from_ddl("db", ddl).unwrap();
+        let parsed = analyze(sql, Some(&catalog), &known_path(), &AnalyzerLimits::default());
+        parsed.facts.functions.iter().any(|function| function.class == FunctionClass::User)
+    };
+    for sql in ["SELECT json_object('{}')", "SELECT json_object('a': 1)"] {
+        assert!(user(ddl, sql), "{sql}");
+        assert!(!user("", sql), "{sql}");
+    }
+    assert!(!user(ddl, "SELECT trim(' x ')"));
+}
+
+#[test]
 fn relations_know_what_they_descend_from_and_read() {
     let catalog = catalog();
     let relation = |name: &str| catalog.relation("public", name).unwrap();
