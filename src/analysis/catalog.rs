@@ -52,6 +52,8 @@ pub(in crate::analysis) struct Table {
     pub(in crate::analysis) columns: Vec<Column>,
     /// Functions a view calls that are not plain built-ins; whoever reads the view calls them.
     pub(in crate::analysis) calls: Vec<FunctionUse>,
+    /// Writes to it run rewrite rules (CREATE RULE), whose text is not known here.
+    pub(in crate::analysis) write_rules: bool,
 }
 
 impl Table {

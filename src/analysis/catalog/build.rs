@@ -41,6 +41,8 @@ pub(in crate::analysis) struct Draft {
     pub(in crate::analysis) columns: Vec<ColumnDraft>,
     /// The query of a view.
     pub(in crate::analysis) definition: Option<String>,
+    /// Writes to it run rewrite rules.
+    pub(in crate::analysis) write_rules: bool,
 }
 
 /// One column as read.
@@ -107,9 +109,17 @@ impl Drafts {
                 return Err(CatalogError::Row);
             };
             match (kind.as_str(), a, b, c, d, e, f) {
-                ("relation", Some(key), Some(schema), Some(name), Some(_), definition, None) => {
+                ("relation", Some(key), Some(schema), Some(name), Some(_), definition, rules) => {
                     let columns = columns.remove(&key).unwrap_or_default();
-                    drafts.relations.push(Draft { key, schema, name, columns, definition });
+                    let write_rules = rules.is_some();
+                    drafts.relations.push(Draft {
+                        key,
+                        schema,
+                        name,
+                        columns,
+                        definition,
+                        write_rules,
+                    });
                 }
                 ("column", Some(key), Some(_), Some(name), Some(schema), Some(ty), Some(text)) => {
                     columns.entry(key).or_default().push(ColumnDraft {
@@ -190,6 +200,7 @@ impl Drafts {
             name: name.to_owned(),
             columns: Vec::new(),
             definition: None,
+            write_rules: false,
         }));
     }
 
@@ -249,7 +260,12 @@ impl Draft {
             sensitive_system: system::is_sensitive(&self.schema, &self.name),
             path,
         };
-        let table = Table { relation: Arc::new(relation), columns, calls: Vec::new() };
+        let table = Table {
+            relation: Arc::new(relation),
+            columns,
+            calls: Vec::new(),
+            write_rules: self.write_rules,
+        };
         (table, self.definition)
     }
 }
@@ -299,6 +315,7 @@ impl Catalog {
                 relation: Arc::new(relation),
                 columns: table.columns.clone(),
                 calls,
+                write_rules: table.write_rules,
             });
         }
         self.index();

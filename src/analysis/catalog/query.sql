@@ -26,7 +26,12 @@ SELECT f.kind, f.a, f.b, f.c, f.d, f.e, f.f FROM (
   SELECT 'relation'::pg_catalog.text AS kind, r.oid::pg_catalog.text AS a, r.nspname::pg_catalog.text AS b,
          r.relname::pg_catalog.text AS c, r.relkind::pg_catalog.text AS d,
          CASE WHEN NOT r.system AND r.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['v', 'm']::pg_catalog."char"[])
-              THEN pg_catalog.pg_get_viewdef(r.oid) END AS e, NULL::pg_catalog.text AS f
+              THEN pg_catalog.pg_get_viewdef(r.oid) END AS e,
+         CASE WHEN NOT r.system AND EXISTS (
+                SELECT FROM pg_catalog.pg_rewrite w
+                WHERE w.ev_class OPERATOR(pg_catalog.=) r.oid
+                  AND w.ev_type OPERATOR(pg_catalog.<>) '1'::pg_catalog."char")
+              THEN 'rules' END AS f
   FROM relations r
   UNION ALL
   SELECT 'column', r.oid::pg_catalog.text, pg_catalog.lpad(a.attnum::pg_catalog.text, 5, '0'),

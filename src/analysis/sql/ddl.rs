@@ -7,7 +7,7 @@ use crate::facts::Why;
 use super::parse;
 use super::tree::{Kind, Node};
 
-/// Reads CREATE SCHEMA, TABLE (inheritance and partitions included), VIEW, FUNCTION, INDEX.
+/// Reads CREATE SCHEMA, TABLE (inheritance and partitions included), VIEW, FUNCTION, INDEX, RULE.
 ///
 /// # Errors
 /// The 1-based line of the first statement that is not understood, and why.
@@ -54,6 +54,7 @@ fn read(statement: &Node, text: &str, drafts: &mut Drafts) -> Result<(), String>
             Ok(())
         }
         Kind::CreateSchemaStmt | Kind::IndexStmt => Ok(()),
+        Kind::RuleStmt => rule(statement, drafts),
         other => Err(format!("{} is not part of a catalog", other.name())),
     }
 }
@@ -82,7 +83,22 @@ fn table(statement: &Node, drafts: &mut Drafts) -> Result<(), String> {
             columns.push(column(element)?);
         }
     }
-    drafts.relations.push(Draft { key, schema, name, columns, definition: None });
+    drafts.relations.push(Draft {
+        key,
+        schema,
+        name,
+        columns,
+        definition: None,
+        write_rules: false,
+    });
+    Ok(())
+}
+
+fn rule(statement: &Node, drafts: &mut Drafts) -> Result<(), String> {
+    let (schema, name) = qualified(statement.child("relation").ok_or("rule without a table")?);
+    let key = format!("{schema}.{name}");
+    let on = drafts.relations.iter_mut().find(|draft| draft.key == key);
+    on.ok_or_else(|| format!("no table {key}"))?.write_rules = true;
     Ok(())
 }
 
@@ -196,7 +212,7 @@ fn view(statement: &Node, text: &str, drafts: &mut Drafts) -> Result<(), String>
         .collect();
     let key = format!("{schema}.{name}");
     let definition = Some(text.to_owned());
-    drafts.relations.push(Draft { key, schema, name, columns, definition });
+    drafts.relations.push(Draft { key, schema, name, columns, definition, write_rules: false });
     Ok(())
 }
 

@@ -156,6 +156,33 @@ fn functions_the_grammar_qualifies_may_still_be_a_users() {
 }
 
 #[test]
+fn writes_run_the_rewrite_rules_of_what_they_reach() {
+    let ddl = "
+        CREATE TABLE log (id int);
+        CREATE TABLE customers (id int);
+        CREATE VIEW through AS SELECT id FROM log;
+        CREATE RULE r AS ON UPDATE TO log DO ALSO SELECT * FROM customers;";
+    let catalog = Catalog::from_ddl("db", ddl).unwrap();
+    let cases = [
+        ("UPDATE log SET id = 1", true),
+        ("INSERT INTO log VALUES (1)", true),
+        ("WITH d AS (DELETE FROM log RETURNING *) TABLE d", true),
+        ("UPDATE through SET id = 1", true),
+        ("SELECT * FROM log", false),
+        ("UPDATE customers SET id = log.id FROM log", false),
+    ];
+    for (sql, ruled) in cases {
+        let parsed = analyze(sql, Some(&catalog), &known_path(), &AnalyzerLimits::default());
+        let mut uses = parsed.facts.functions.iter();
+        let used = uses.any(|function| {
+            function.class == FunctionClass::User
+                && &*function.name == "rewrite rules of public.log"
+        });
+        assert_eq!(used, ruled, "{sql}");
+    }
+}
+
+#[test]
 fn relations_know_what_they_descend_from_and_read() {
     let catalog = catalog();
     let relation = |name: &str| catalog.relation("public", name).unwrap();

@@ -300,8 +300,33 @@ impl<'t> Walker<'t, '_> {
                 self.uses(call);
             }
         }
+        self.write_rules(&target, role);
         self.model.references.push(Reference { node, role, target, block, nullable, sampled });
         self.expressions(node, &[], block)
+    }
+
+    /// A write runs the rewrite rules of its target, and of the tables it reaches through a view;
+    /// what those do is not known here.
+    fn write_rules(&mut self, target: &Target, role: Role<'t>) {
+        let writes = match role {
+            Role::Insert(_) | Role::Update(_) | Role::Delete(_) | Role::Merge => true,
+            // COPY runs no rules.
+            Role::Read | Role::CopyTo(_) | Role::CopyFrom | Role::Lock | Role::Define => false,
+        };
+        let (true, Target::Table(table), Some(catalog)) = (writes, target, self.catalog) else {
+            return;
+        };
+        let below = table.relation.reads_through.iter().map(|below| &below.path);
+        let ruled: Vec<String> = std::iter::once(&table.relation.path)
+            .chain(below)
+            .filter(|path| {
+                catalog.table(&path.schema, &path.name).is_some_and(|table| table.write_rules)
+            })
+            .map(ToString::to_string)
+            .collect();
+        for path in ruled {
+            self.uses(functions::defined("rewrite rules of", &path));
+        }
     }
 
     fn resolve(&self, node: &Node) -> Result<Target, Why> {
