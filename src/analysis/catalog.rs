@@ -61,6 +61,28 @@ impl Table {
     pub(in crate::analysis) fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| &*column.name == name)
     }
+
+    /// Whether the value of a column is generated from one that `is_hidden`, directly or not.
+    pub(in crate::analysis) fn is_generated_from(
+        &self,
+        column: &Column,
+        is_hidden: &impl Fn(&str) -> bool,
+    ) -> bool {
+        let mut found: Vec<&Arc<str>> = column.sources.iter().collect();
+        let mut next = 0;
+        while let Some(name) = found.get(next).copied() {
+            if is_hidden(name) {
+                return true;
+            }
+            for source in self.column(name).into_iter().flat_map(|column| &column.sources) {
+                if !found.contains(&source) {
+                    found.push(source);
+                }
+            }
+            next += 1;
+        }
+        false
+    }
 }
 
 /// One column.
@@ -70,6 +92,8 @@ pub(in crate::analysis) struct Column {
     pub(in crate::analysis) name: Arc<str>,
     /// Type; of a domain, the type below it.
     pub(in crate::analysis) ty: ColumnType,
+    /// Columns of the same relation its value is generated from (GENERATED ALWAYS AS).
+    pub(in crate::analysis) sources: Vec<Arc<str>>,
 }
 
 /// A function outside the system schemas.

@@ -53,6 +53,8 @@ pub(in crate::analysis) struct ColumnDraft {
     pub(in crate::analysis) type_name: String,
     /// As `format_type` prints it, with modifiers.
     pub(in crate::analysis) formatted: String,
+    /// Columns of the same relation its value is generated from.
+    pub(in crate::analysis) sources: Vec<String>,
 }
 
 /// Rows that are not a catalog.
@@ -127,7 +129,14 @@ impl Drafts {
                         type_schema: schema,
                         type_name: ty,
                         formatted: text,
+                        sources: Vec::new(),
                     });
+                }
+                ("generated", Some(key), Some(name), Some(source), None, None, None) => {
+                    // Columns sort before what is generated from them.
+                    let known = columns.get_mut(&key).ok_or(CatalogError::Row)?;
+                    let column = known.iter_mut().find(|column| column.name == name);
+                    column.ok_or(CatalogError::Row)?.sources.push(source);
                 }
                 ("parent", Some(child), Some(parent), Some(_), None, None, None) => {
                     drafts.parents.push((child, parent));
@@ -157,6 +166,7 @@ impl Drafts {
     pub(super) fn build(mut self, database: &str, read_at_us: u64) -> Catalog {
         let database: Arc<str> = database.into();
         self.add_system();
+        self.inherit_sources();
         let lineage = self.lineage(&database);
         let mut catalog = Catalog {
             database: Arc::clone(&database),
@@ -204,33 +214,66 @@ impl Drafts {
         }));
     }
 
-    /// For each relation the relations it inherits from, nearest first.
-    fn lineage(&self, database: &Arc<str>) -> Vec<Vec<RelationPath>> {
-        let by_key: HashMap<&str, &Draft> =
-            self.relations.iter().map(|draft| (draft.key.as_str(), draft)).collect();
+    /// Reading a relation shows the rows of its children, which may generate a column from others
+    /// than it does itself.
+    fn inherit_sources(&mut self) {
+        let parents: HashMap<&str, Vec<&str>> = self.parents_by_child();
+        let mut inherited: HashMap<String, Vec<(String, String)>> = HashMap::new();
+        for draft in &self.relations {
+            for column in &draft.columns {
+                for source in &column.sources {
+                    for ancestor in ancestors(&parents, &draft.key) {
+                        let found = inherited.entry(ancestor.to_owned()).or_default();
+                        found.push((column.name.clone(), source.clone()));
+                    }
+                }
+            }
+        }
+        for draft in &mut self.relations {
+            for (name, source) in inherited.remove(&draft.key).unwrap_or_default() {
+                let column = draft.columns.iter_mut().find(|column| column.name == name);
+                let Some(column) = column else { continue };
+                if !column.sources.contains(&source) {
+                    column.sources.push(source);
+                }
+            }
+        }
+    }
+
+    fn parents_by_child(&self) -> HashMap<&str, Vec<&str>> {
         let mut parents: HashMap<&str, Vec<&str>> = HashMap::new();
         for (child, parent) in &self.parents {
             parents.entry(child).or_default().push(parent);
         }
-        let ancestors = |key: &str| {
-            let mut found: Vec<&str> = parents.get(key).cloned().unwrap_or_default();
-            let mut next = 0;
-            while let Some(key) = found.get(next).copied() {
-                for parent in parents.get(key).into_iter().flatten() {
-                    if !found.contains(parent) {
-                        found.push(parent);
-                    }
-                }
-                next += 1;
-            }
-            found
-        };
+        parents
+    }
+
+    /// For each relation the relations it inherits from, nearest first.
+    fn lineage(&self, database: &Arc<str>) -> Vec<Vec<RelationPath>> {
+        let by_key: HashMap<&str, &Draft> =
+            self.relations.iter().map(|draft| (draft.key.as_str(), draft)).collect();
+        let parents = self.parents_by_child();
         let path = |key: &str| by_key.get(key).map(|draft| draft.path(database));
         self.relations
             .iter()
-            .map(|draft| ancestors(&draft.key).into_iter().filter_map(path).collect())
+            .map(|draft| ancestors(&parents, &draft.key).into_iter().filter_map(path).collect())
             .collect()
     }
+}
+
+/// Keys of what a relation inherits from, nearest first.
+fn ancestors<'k>(parents: &HashMap<&'k str, Vec<&'k str>>, key: &str) -> Vec<&'k str> {
+    let mut found: Vec<&str> = parents.get(key).cloned().unwrap_or_default();
+    let mut next = 0;
+    while let Some(key) = found.get(next).copied() {
+        for parent in parents.get(key).into_iter().flatten() {
+            if !found.contains(parent) {
+                found.push(parent);
+            }
+        }
+        next += 1;
+    }
+    found
 }
 
 impl Draft {
@@ -250,6 +293,7 @@ impl Draft {
             .map(|column| Column {
                 name: column.name.into(),
                 ty: ColumnType::named(&column.type_schema, &column.type_name, &column.formatted),
+                sources: column.sources.into_iter().map(Into::into).collect(),
             })
             .collect();
         let relation = Relation {

@@ -47,6 +47,28 @@ SELECT f.kind, f.a, f.b, f.c, f.d, f.e, f.f FROM (
   JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
   WHERE NOT r.system AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped
   UNION ALL
+  -- Servers keep what a generated column reads with its expression, older ones with the column.
+  SELECT 'generated', a.attrelid::pg_catalog.text, a.attname::pg_catalog.text,
+         source.attname::pg_catalog.text, NULL, NULL, NULL
+  FROM relations r
+  JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) r.oid
+  JOIN pg_catalog.pg_attribute source ON source.attrelid OPERATOR(pg_catalog.=) r.oid
+  WHERE NOT r.system AND a.attgenerated OPERATOR(pg_catalog.<>) ''::pg_catalog."char"
+    AND source.attnum OPERATOR(pg_catalog.>) 0 AND source.attnum OPERATOR(pg_catalog.<>) a.attnum
+    AND EXISTS (
+      SELECT FROM pg_catalog.pg_depend d
+      LEFT JOIN pg_catalog.pg_attrdef expression
+        ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_attrdef'::pg_catalog.regclass::pg_catalog.oid
+        AND expression.oid OPERATOR(pg_catalog.=) d.objid
+      WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
+        AND d.refobjid OPERATOR(pg_catalog.=) r.oid
+        AND d.refobjsubid OPERATOR(pg_catalog.=) source.attnum
+        AND (expression.adrelid OPERATOR(pg_catalog.=) r.oid
+             AND expression.adnum OPERATOR(pg_catalog.=) a.attnum
+             OR d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
+             AND d.objid OPERATOR(pg_catalog.=) r.oid
+             AND d.objsubid OPERATOR(pg_catalog.=) a.attnum))
+  UNION ALL
   SELECT 'parent', h.inhrelid::pg_catalog.text, h.inhparent::pg_catalog.text,
          pg_catalog.lpad(h.inhseqno::pg_catalog.text, 5, '0'), NULL, NULL, NULL
   FROM pg_catalog.pg_inherits h

@@ -127,7 +127,25 @@ fn column(definition: &Node) -> Result<ColumnDraft, String> {
         [_] | [] => "public".to_owned(),
     };
     let type_name = if array { format!("_{base}") } else { base.to_owned() };
-    Ok(ColumnDraft { name, type_schema, type_name, formatted })
+    let sources = definition.nodes("constraints").flat_map(generated_from).collect();
+    Ok(ColumnDraft { name, type_schema, type_name, formatted, sources })
+}
+
+/// The columns a GENERATED ALWAYS AS (…) STORED constraint names; none for any other constraint.
+fn generated_from(constraint: &Node) -> Vec<String> {
+    use pg_query::protobuf::ConstrType;
+    let mut sources = Vec::new();
+    if constraint.variant("contype") == Some(ConstrType::ConstrGenerated)
+        && let Some(expression) = constraint.child("raw_expr")
+    {
+        expression.any(&mut |node| {
+            if node.kind == Kind::ColumnRef {
+                sources.extend(node.strings("fields").last().map(|name| (*name).to_owned()));
+            }
+            false
+        });
+    }
+    sources
 }
 
 /// Types of the system that are written without a schema and that the grammar leaves so.
@@ -208,6 +226,7 @@ fn view(statement: &Node, text: &str, drafts: &mut Drafts) -> Result<(), String>
             type_schema: "pg_catalog".to_owned(),
             type_name: "text".to_owned(),
             formatted: String::new(),
+            sources: Vec::new(),
         })
         .collect();
     let key = format!("{schema}.{name}");

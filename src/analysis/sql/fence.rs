@@ -251,7 +251,7 @@ impl<'t> Fence<'_, 't> {
         let masked = self
             .governed
             .of(table)
-            .is_some_and(|governance| governance.masks.iter().any(|mask| *mask.column == **name));
+            .is_some_and(|governance| Governed::hides(governance, table, name));
         if masked { None } else { Some((owner, table.column(name)?)) }
     }
 }

@@ -61,6 +61,15 @@ impl<'a> Governed<'a> {
         self.by_path.get(&table.relation.path).copied()
     }
 
+    /// Whether the stored value of a column must not be seen: it is masked, or generated from a
+    /// column that is.
+    pub(super) fn hides(governance: &Governance, table: &Table, name: &str) -> bool {
+        let masked = |name: &str| governance.masks.iter().any(|mask| *mask.column == *name);
+        let generated =
+            || table.column(name).is_some_and(|column| table.is_generated_from(column, &masked));
+        masked(name) || generated()
+    }
+
     /// All filters of a relation as one condition over `alias`.
     pub(super) fn filter(
         &self,
@@ -343,6 +352,9 @@ impl<'t> Rewriter<'_, 't> {
             let name = quote_ident(&column.name);
             let plain = format!("{INNER}.{name}");
             match governance.masks.iter().find(|mask| mask.column == column.name) {
+                None if Governed::hides(governance, table, &column.name) => {
+                    columns.push(format!("NULL::{} AS {name}", column.ty.sql));
+                }
                 None => columns.push(plain),
                 Some(mask) => {
                     let masked = mask::sql(&mask.function, &plain, &column.ty).map_err(|why| {

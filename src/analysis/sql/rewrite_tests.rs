@@ -15,7 +15,12 @@ const DDL: &str = "
 
 /// Rewrites with `email` masked to NULL and the filter `t = 'acme'` on table `c`.
 fn rewrite(sql: &str) -> Result<Option<String>, String> {
-    let catalog = Catalog::from_ddl("db", DDL).unwrap();
+    rewrite_in(DDL, sql)
+}
+
+/// The same over other tables.
+fn rewrite_in(ddl: &str, sql: &str) -> Result<Option<String>, String> {
+    let catalog = Catalog::from_ddl("db", ddl).unwrap();
     let path = SearchPath::Known(vec!["pg_catalog".into(), "public".into()]);
     let rule = RuleId("r".into());
     let predicates =
@@ -114,6 +119,29 @@ fn names_below_an_aliased_join_are_never_taken_for_its_columns() {
             assert!(short(&rewritten).contains("WHERE <f> OFFSET 0)"), "{sql}: {rewritten}");
         }
     }
+}
+
+#[test]
+fn columns_generated_from_a_masked_one_are_masked_with_it() {
+    let ddl = "
+        CREATE TABLE c (id int, t text, email text,
+                        up text GENERATED ALWAYS AS (upper(email)) STORED,
+                        twice int GENERATED ALWAYS AS (id * 2) STORED);
+        CREATE TABLE kid (id int, t text, email text, twice int GENERATED ALWAYS AS (
+                        length(email)) STORED) INHERITS (c);";
+    let hidden = "NULL::\"pg_catalog\".\"text\" AS \"up\"";
+    let rewritten = |sql: &str| rewrite_in(ddl, sql).unwrap().unwrap();
+    assert!(rewritten("SELECT up FROM c").contains(hidden));
+    // A row of the child would show the length of what is masked.
+    assert!(rewritten("SELECT twice FROM c").contains("AS \"twice\" FROM"));
+    let alone = ddl.split_inclusive(';').next().unwrap();
+    let shown = rewrite_in(alone, "SELECT twice FROM c").unwrap().unwrap();
+    assert!(shown.contains("SELECT g.\"twice\" FROM"), "{shown}");
+    for sql in ["UPDATE c SET id = 1 RETURNING up", "DELETE FROM c WHERE c.up = 'X'"] {
+        assert!(rewrite_in(alone, sql).unwrap_err().contains("up reads a masked"), "{sql}");
+    }
+    let fenced = rewrite_in(alone, "SELECT id FROM c WHERE up = 'X'").unwrap().unwrap();
+    assert!(fenced.contains("OFFSET 0"), "{fenced}");
 }
 
 #[test]
