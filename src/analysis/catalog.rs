@@ -16,7 +16,7 @@ mod types;
 
 pub use build::CatalogError;
 pub(in crate::analysis) use build::{ColumnDraft, Draft, Drafts};
-pub(in crate::analysis) use types::{ColumnType, TypeClass};
+pub(in crate::analysis) use types::{ColumnType, TypeClass, is_plain_type};
 
 /// Schemas searched for unqualified names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,6 +41,7 @@ pub struct Catalog {
     functions: HashMap<Box<str>, Vec<UserFunction>>,
     operators: HashSet<Box<str>>,
     cast_types: BTreeSet<Box<str>>,
+    cast_targets: BTreeSet<Box<str>>,
 }
 
 /// A relation with what rewriting needs beyond policy's view of it.
@@ -215,5 +216,17 @@ impl Catalog {
     /// Whether a cast from or to this type runs a function somebody defined.
     pub(in crate::analysis) fn has_cast(&self, type_name: &str) -> bool {
         self.cast_types.contains(type_name)
+    }
+
+    /// Whether a cast *to* this type from another one of the system may run a function somebody
+    /// defined: it is the target of such a cast, an array of it, or a type whose parts (fields of a
+    /// row) are not known here.
+    pub(in crate::analysis) fn has_cast_to(&self, type_name: &str) -> bool {
+        !self.cast_targets.is_empty() && {
+            let element = type_name.strip_prefix('_').unwrap_or(type_name);
+            self.cast_targets.contains(type_name)
+                || self.cast_targets.contains(element)
+                || !is_plain_type(element)
+        }
     }
 }

@@ -26,6 +26,8 @@ pub(in crate::analysis) struct Drafts {
     pub(in crate::analysis) operators: Vec<String>,
     /// Names of types with casts that run a user's function.
     pub(in crate::analysis) casts: Vec<String>,
+    /// Names of types to which a user's function casts from another type of the system.
+    pub(in crate::analysis) cast_targets: Vec<String>,
     /// Schemas in which view definitions mean unqualified names, after the system's own.
     pub(in crate::analysis) view_path: Vec<Arc<str>>,
     /// Over everything above.
@@ -156,6 +158,9 @@ impl Drafts {
                 ("cast", Some(_), Some(name), Some(_), None, None, None) => {
                     drafts.casts.push(name);
                 }
+                ("cast_to", Some(_), Some(name), Some(_), None, None, None) => {
+                    drafts.cast_targets.push(name);
+                }
                 _ => return Err(CatalogError::Row),
             }
         }
@@ -163,7 +168,7 @@ impl Drafts {
     }
 
     /// Joins everything up.
-    pub(super) fn build(mut self, database: &str, read_at_us: u64) -> Catalog {
+    pub(in crate::analysis) fn build(mut self, database: &str, read_at_us: u64) -> Catalog {
         let database: Arc<str> = database.into();
         self.add_system();
         self.inherit_sources();
@@ -176,6 +181,7 @@ impl Drafts {
             by_name: HashMap::new(),
             functions: HashMap::new(),
             operators: self.operators.drain(..).map(Into::into).collect::<HashSet<_>>(),
+            cast_targets: self.cast_targets.drain(..).map(Into::into).collect::<BTreeSet<_>>(),
             cast_types: self.casts.drain(..).map(Into::into).collect::<BTreeSet<_>>(),
         };
         for (digest, byte) in catalog.digest.iter_mut().zip(self.hash.clone().finalize()) {

@@ -100,6 +100,22 @@ SELECT f.kind, f.a, f.b, f.c, f.d, f.e, f.f FROM (
     AND NOT EXISTS (SELECT FROM extension_owned x
                     WHERE x.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_cast'::pg_catalog.regclass::pg_catalog.oid
                       AND x.objid OPERATOR(pg_catalog.=) c.oid)
+  UNION ALL
+  -- Between two types of the system: only what is cast to matters, domains over it included.
+  SELECT 'cast_to', n.nspname::pg_catalog.text, t.typname::pg_catalog.text, c.oid::pg_catalog.text, NULL, NULL, NULL
+  FROM pg_catalog.pg_cast c
+  JOIN own_functions p ON p.oid OPERATOR(pg_catalog.=) c.castfunc
+  JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) c.casttarget
+    OR t.oid IN (SELECT b.id FROM base b WHERE b.target OPERATOR(pg_catalog.=) c.casttarget)
+  JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
+  WHERE NOT EXISTS (SELECT FROM extension_owned x
+                    WHERE x.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_cast'::pg_catalog.regclass::pg_catalog.oid
+                      AND x.objid OPERATOR(pg_catalog.=) c.oid)
+    AND 2 OPERATOR(pg_catalog.=) (
+      SELECT pg_catalog.count(*) FROM pg_catalog.pg_type e
+      JOIN pg_catalog.pg_namespace m ON m.oid OPERATOR(pg_catalog.=) e.typnamespace
+      WHERE e.oid OPERATOR(pg_catalog.=) ANY (ARRAY[c.castsource, c.casttarget])
+        AND m.nspname OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.name)
 ) AS f
 ORDER BY f.kind COLLATE pg_catalog."C", f.a COLLATE pg_catalog."C", f.b COLLATE pg_catalog."C",
          f.c COLLATE pg_catalog."C", f.d COLLATE pg_catalog."C"

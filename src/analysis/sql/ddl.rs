@@ -1,7 +1,7 @@
 //! CREATE statements → catalog drafts, for rule tests that bring their own tables.
 
 use crate::analysis::AnalyzerLimits;
-use crate::analysis::catalog::{ColumnDraft, Draft, Drafts, UserFunction};
+use crate::analysis::catalog::{ColumnDraft, Draft, Drafts, UserFunction, is_plain_type};
 use crate::facts::Why;
 
 use super::parse;
@@ -123,7 +123,7 @@ fn column(definition: &Node) -> Result<ColumnDraft, String> {
         if modifiers.is_empty() { String::new() } else { format!("({})", modifiers.join(",")) };
     let type_schema = match names.as_slice() {
         [.., schema, _] => (*schema).to_owned(),
-        [_] if pg_type(base) => "pg_catalog".to_owned(),
+        [_] if is_plain_type(base) => "pg_catalog".to_owned(),
         [_] | [] => "public".to_owned(),
     };
     let type_name = if array { format!("_{base}") } else { base.to_owned() };
@@ -146,59 +146,6 @@ fn generated_from(constraint: &Node) -> Vec<String> {
         });
     }
     sources
-}
-
-/// Types of the system that are written without a schema and that the grammar leaves so.
-fn pg_type(name: &str) -> bool {
-    const TYPES: &[&str] = &[
-        "bool",
-        "box",
-        "bpchar",
-        "bytea",
-        "cidr",
-        "circle",
-        "date",
-        "daterange",
-        "float4",
-        "float8",
-        "inet",
-        "int2",
-        "int4",
-        "int4range",
-        "int8",
-        "int8range",
-        "interval",
-        "json",
-        "jsonb",
-        "jsonpath",
-        "line",
-        "lseg",
-        "macaddr",
-        "macaddr8",
-        "money",
-        "name",
-        "numeric",
-        "numrange",
-        "oid",
-        "path",
-        "pg_lsn",
-        "point",
-        "polygon",
-        "regclass",
-        "text",
-        "time",
-        "timestamp",
-        "timestamptz",
-        "timetz",
-        "tsquery",
-        "tsrange",
-        "tstzrange",
-        "tsvector",
-        "uuid",
-        "varchar",
-        "xml",
-    ];
-    TYPES.contains(&name)
 }
 
 fn view(statement: &Node, text: &str, drafts: &mut Drafts) -> Result<(), String> {

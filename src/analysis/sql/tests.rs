@@ -183,6 +183,29 @@ fn writes_run_the_rewrite_rules_of_what_they_reach() {
 }
 
 #[test]
+fn casts_to_the_target_of_a_users_cast_call_its_function() {
+    let mut drafts = drafts_from_ddl("CREATE TABLE t (id int, o oid, x xml);").unwrap();
+    drafts.cast_targets.push("xml".to_owned());
+    let catalog = drafts.build("db", 0);
+    let cases = [
+        ("SELECT o::xml FROM t", true),
+        ("SELECT CAST(1 AS pg_catalog.xml)", true),
+        ("SELECT ARRAY[o]::xml[] FROM t", true),
+        ("SELECT ARRAY[o]::_xml FROM t", true),
+        ("SELECT $1::xml", true),
+        // Its fields may have that type.
+        ("SELECT ROW(1, 2, 3)::t", true),
+        ("SELECT xml '<a/>', '<a/>'::xml, NULL::xml", false),
+        ("SELECT id::text, id::int8, o::varchar(3) FROM t", false),
+    ];
+    for (sql, calls) in cases {
+        let parsed = analyze(sql, Some(&catalog), &known_path(), &AnalyzerLimits::default());
+        let mut uses = parsed.facts.functions.iter();
+        assert_eq!(uses.any(|f| f.class == FunctionClass::User), calls, "{sql}");
+    }
+}
+
+#[test]
 fn relations_know_what_they_descend_from_and_read() {
     let catalog = catalog();
     let relation = |name: &str| catalog.relation("public", name).unwrap();

@@ -391,6 +391,7 @@ impl<'t> Walker<'t, '_> {
     /// The functions and operators a node names itself.
     #[expect(clippy::wildcard_enum_match_arm, reason = "no other part of an expression does")]
     fn names(&mut self, node: &'t Node) {
+        self.cast_to(node);
         match node.kind {
             Kind::FuncCall => self.function(node),
             Kind::ColumnRef => {
@@ -430,6 +431,27 @@ impl<'t> Walker<'t, '_> {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Whatever names a type converts to it, also where the grammar has words of its own for that
+    /// (XMLSERIALIZE, RETURNING of JSON functions).
+    fn cast_to(&mut self, node: &'t Node) {
+        let Some(ty) = node.child("type_name").filter(|ty| ty.kind == Kind::TypeName) else {
+            return;
+        };
+        // A quoted constant has no type yet: the type itself reads it. NULL stays NULL.
+        let untyped = |arg: &Node| {
+            arg.kind == Kind::AConst
+                && (arg.flag("isnull") || arg.child("val").is_some_and(|v| v.kind == Kind::String))
+        };
+        if node.kind == Kind::TypeCast && node.child("arg").is_some_and(untyped) {
+            return;
+        }
+        if let Some(name) = ty.strings("names").last()
+            && self.catalog.is_some_and(|catalog| catalog.has_cast_to(name))
+        {
+            self.uses(functions::defined("cast to", name));
         }
     }
 
