@@ -138,6 +138,11 @@ pub enum SessionEffect {
         /// Name, case-folded.
         name: String,
     },
+    /// FETCH or MOVE of a cursor.
+    Fetch {
+        /// The cursor's name, case-folded.
+        name: String,
+    },
     /// DEALLOCATE name, or all.
     Deallocate {
         /// `None` for ALL.

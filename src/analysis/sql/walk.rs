@@ -57,6 +57,7 @@ pub(super) fn walk<'t>(
             SessionEffect::None
             | SessionEffect::Begin
             | SessionEffect::Prepare { .. }
+            | SessionEffect::Fetch { .. }
             | SessionEffect::Deallocate { .. } => {}
             SessionEffect::EndTransaction
             | SessionEffect::RollbackTo

@@ -289,6 +289,7 @@ impl Ready {
                 | SessionEffect::RollbackTo
                 | SessionEffect::SetSearchPath { .. }
                 | SessionEffect::SearchPathUncertain
+                | SessionEffect::Fetch { .. }
                 | SessionEffect::Deallocate { .. }
                 | SessionEffect::DiscardAll
                 | SessionEffect::Ddl => {}

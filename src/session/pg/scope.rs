@@ -128,6 +128,7 @@ impl ScopeTracker {
             | SessionEffect::EndTransaction
             | SessionEffect::Prepare { .. }
             | SessionEffect::Execute { .. }
+            | SessionEffect::Fetch { .. }
             | SessionEffect::Deallocate { .. }
             | SessionEffect::Ddl => return,
         }
