@@ -97,19 +97,7 @@ impl Drafts {
             if count >= ROWS_MAX {
                 return Err(CatalogError::TooLarge);
             }
-            let row = row
-                .into_iter()
-                .map(|value| value.map(String::from_utf8).transpose())
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|_utf8| CatalogError::NotUtf8)?;
-            for value in &row {
-                let value = value.as_deref().unwrap_or_default();
-                drafts.hash.update(value.len().to_be_bytes());
-                drafts.hash.update(value);
-            }
-            let [Some(kind), a, b, c, d, e, f] =
-                <[Option<String>; 7]>::try_from(row).map_err(|_row| CatalogError::Row)?
-            else {
+            let [Some(kind), a, b, c, d, e, f] = drafts.text(row)? else {
                 return Err(CatalogError::Row);
             };
             match (kind.as_str(), a, b, c, d, e, f) {
@@ -165,6 +153,21 @@ impl Drafts {
             }
         }
         Ok(drafts)
+    }
+
+    /// A row as text; counts it into the digest.
+    fn text(&mut self, row: Vec<Option<Vec<u8>>>) -> Result<[Option<String>; 7], CatalogError> {
+        let row = row
+            .into_iter()
+            .map(|value| value.map(String::from_utf8).transpose())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_utf8| CatalogError::NotUtf8)?;
+        for value in &row {
+            let value = value.as_deref().unwrap_or_default();
+            self.hash.update(value.len().to_be_bytes());
+            self.hash.update(value);
+        }
+        row.try_into().map_err(|_row| CatalogError::Row)
     }
 
     /// Joins everything up.

@@ -242,6 +242,17 @@ impl<'t> Fence<'_, 't> {
                 let mut owners = level().filter(|r| r.visible_name() == *qualifier);
                 (owners.next().filter(|_| owners.next().is_none())?, name)
             }
+            [schema, qualifier, name] => {
+                let same = |r: &&Reference<'_>| {
+                    !r.node.has("alias")
+                        && r.table().is_some_and(|t| {
+                            *t.relation.path.schema == **schema
+                                && *t.relation.path.name == **qualifier
+                        })
+                };
+                let mut owners = level().filter(same);
+                (owners.next().filter(|_| owners.next().is_none())?, name)
+            }
             _ => return None,
         };
         if owner.renames_columns() {

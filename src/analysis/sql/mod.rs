@@ -23,6 +23,7 @@ mod model;
 mod normalize;
 mod parse;
 mod predicate;
+mod qualified;
 mod quote;
 mod rewrite;
 mod scope;

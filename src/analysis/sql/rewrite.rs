@@ -111,7 +111,7 @@ pub(super) struct Rewriter<'a, 't> {
     pub(super) governed: &'a Governed<'a>,
     pub(super) fence: Fence<'a, 't>,
     needs_fence: bool,
-    statements: &'t [Node],
+    pub(super) statements: &'t [Node],
     /// Every name and constant of the text: a column that is not among them is not asked for.
     texts: HashSet<&'t str>,
     /// Some star or natural join asks for columns nobody names.
@@ -208,8 +208,7 @@ impl<'t> Rewriter<'_, 't> {
         }
         self.refuse_explain()?;
         self.system_columns = self.system_columns(&concerned)?;
-        self.refuse_qualified(&concerned)?;
-        let mut changes = Vec::new();
+        let mut changes = self.shorten(&concerned)?;
         for (reference, table, governance) in concerned {
             match reference.role {
                 Role::Read => changes.push(self.read(reference, table, governance)?),
@@ -297,38 +296,6 @@ impl<'t> Rewriter<'_, 't> {
             .hint("name the columns"));
         }
         Ok(named)
-    }
-
-    /// `schema.table.column` names a relation that is no longer there.
-    fn refuse_qualified(
-        &self,
-        concerned: &[(&Reference<'t>, &Arc<Table>, &Governance)],
-    ) -> Result<(), CannotEnforce> {
-        for (reference, table, _) in concerned {
-            if !matches!(reference.role, Role::Read) {
-                continue;
-            }
-            let path = &table.relation.path;
-            let qualified = |node: &Node| {
-                let names = node.strings("fields");
-                node.kind == Kind::ColumnRef
-                    && names.windows(2).enumerate().any(|(at, pair)| {
-                        // `schema.table` as table and column is no such name.
-                        let last = at + 2 == names.len();
-                        let starred = node.nodes("fields").any(|f| f.kind == Kind::AStar);
-                        matches!(pair, [schema, name]
-                            if **schema == *path.schema && **name == *path.name)
-                            && (!last || starred)
-                    })
-            };
-            if self.statements.iter().any(|s| s.any(&mut |node| qualified(node))) {
-                return Err(CannotEnforce::unsupported(format!(
-                    "a column of {path} is named with its schema"
-                ))
-                .hint("use the table's name or an alias: c.column"));
-            }
-        }
-        Ok(())
     }
 
     /// The governed query of a relation.

@@ -95,6 +95,16 @@ fn relations_become_governed_subqueries_in_place() {
             "UPDATE plain SET (id, x) = (SELECT n, email FROM c)",
             "UPDATE plain SET (id, x) = (SELECT n, email FROM (SELECT g.\"id\", <m>, g.\"n\" <c> WHERE <f>) AS \"c\")".to_owned(),
         ),
+        // The subquery has no schema.
+        (
+            "SELECT \"public\".\"c\".\"id\", public . c.email FROM public.c WHERE (\"public\".\"c\".\"id\" = $1 AND n + 1 = 2)",
+            "SELECT \"c\".\"id\", c.email FROM (SELECT g.\"id\", <m>, g.\"n\" <c> WHERE <f> AND (\"g\".\"id\" == $1) OFFSET 0) AS \"c\" WHERE (\"c\".\"id\" = $1 AND n + 1 = 2)".to_owned(),
+        ),
+        ("SELECT U&\"publi!0063\" UESCAPE '!' . c.* FROM c", format!("SELECT c.* FROM ({all}) AS \"c\"")),
+        (
+            "SELECT (SELECT n FROM c WHERE public.c.id = 1) FROM c WHERE public.c.id = 2",
+            "SELECT (SELECT n FROM (SELECT g.\"id\", g.\"n\" <c> WHERE <f>) AS \"c\" WHERE c.id = 1) FROM (SELECT g.\"id\", g.\"n\" <c> WHERE <f>) AS \"c\" WHERE c.id = 2".to_owned(),
+        ),
         ("PREPARE p AS SELECT n FROM c", "PREPARE p AS SELECT n FROM (SELECT g.\"n\" <c> WHERE <f>) AS \"c\"".to_owned()),
         ("EXPLAIN (COSTS OFF) SELECT n FROM c", "EXPLAIN (COSTS OFF) SELECT n FROM (SELECT g.\"n\" <c> WHERE <f>) AS \"c\"".to_owned()),
     ];
@@ -199,8 +209,11 @@ fn what_cannot_be_carried_out_is_refused() {
         ("COPY c FROM STDIN", "copy into"),
         ("TRUNCATE c", "cannot be used"),
         ("SELECT * FROM c TABLESAMPLE SYSTEM (1)", "tablesample"),
-        ("SELECT public.c.id FROM c", "named with its schema"),
-        ("SELECT public.c.* FROM c", "named with its schema"),
+        ("SELECT db.public.c.id FROM c", "named with its schema"),
+        ("SELECT public.c.id FROM c k", "named with its schema"),
+        ("SELECT public.c.id FROM c WHERE EXISTS (SELECT FROM plain c)", "named with its schema"),
+        ("SELECT public.c.id FROM c, LATERAL (SELECT 1) AS s, (SELECT 1) AS c", "with its schema"),
+        ("UPDATE c SET n = (SELECT max(public.c.n) FROM c)", "named with its schema"),
         ("SELECT ctid, * FROM c", "system column ctid"),
         ("EXPLAIN SELECT * FROM c", "explain"),
         ("EXPLAIN (COSTS OFF, ANALYZE) SELECT * FROM c", "analyze"),
