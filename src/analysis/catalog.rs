@@ -16,7 +16,7 @@ mod types;
 
 pub use build::CatalogError;
 pub(in crate::analysis) use build::{ColumnDraft, Draft, Drafts};
-pub(in crate::analysis) use types::{ColumnType, TypeClass};
+pub(in crate::analysis) use types::{ColumnType, TypeClass, is_plain_type};
 
 /// Schemas searched for unqualified names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,6 +41,7 @@ pub struct Catalog {
     functions: HashMap<Box<str>, Vec<UserFunction>>,
     operators: HashSet<Box<str>>,
     cast_types: BTreeSet<Box<str>>,
+    cast_targets: BTreeSet<Box<str>>,
 }
 
 /// A relation with what rewriting needs beyond policy's view of it.
@@ -52,12 +53,36 @@ pub(in crate::analysis) struct Table {
     pub(in crate::analysis) columns: Vec<Column>,
     /// Functions a view calls that are not plain built-ins; whoever reads the view calls them.
     pub(in crate::analysis) calls: Vec<FunctionUse>,
+    /// Writes to it run rewrite rules (CREATE RULE), whose text is not known here.
+    pub(in crate::analysis) write_rules: bool,
 }
 
 impl Table {
     /// The column of this name.
     pub(in crate::analysis) fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| &*column.name == name)
+    }
+
+    /// Whether the value of a column is generated from one that `is_hidden`, directly or not.
+    pub(in crate::analysis) fn is_generated_from(
+        &self,
+        column: &Column,
+        is_hidden: &impl Fn(&str) -> bool,
+    ) -> bool {
+        let mut found: Vec<&Arc<str>> = column.sources.iter().collect();
+        let mut next = 0;
+        while let Some(name) = found.get(next).copied() {
+            if is_hidden(name) {
+                return true;
+            }
+            for source in self.column(name).into_iter().flat_map(|column| &column.sources) {
+                if !found.contains(&source) {
+                    found.push(source);
+                }
+            }
+            next += 1;
+        }
+        false
     }
 }
 
@@ -68,6 +93,8 @@ pub(in crate::analysis) struct Column {
     pub(in crate::analysis) name: Arc<str>,
     /// Type; of a domain, the type below it.
     pub(in crate::analysis) ty: ColumnType,
+    /// Columns of the same relation its value is generated from (GENERATED ALWAYS AS).
+    pub(in crate::analysis) sources: Vec<Arc<str>>,
 }
 
 /// A function outside the system schemas.
@@ -189,5 +216,17 @@ impl Catalog {
     /// Whether a cast from or to this type runs a function somebody defined.
     pub(in crate::analysis) fn has_cast(&self, type_name: &str) -> bool {
         self.cast_types.contains(type_name)
+    }
+
+    /// Whether a cast *to* this type from another one of the system may run a function somebody
+    /// defined: it is the target of such a cast, an array of it, or a type whose parts (fields of a
+    /// row) are not known here.
+    pub(in crate::analysis) fn has_cast_to(&self, type_name: &str) -> bool {
+        !self.cast_targets.is_empty() && {
+            let element = type_name.strip_prefix('_').unwrap_or(type_name);
+            self.cast_targets.contains(type_name)
+                || self.cast_targets.contains(element)
+                || !is_plain_type(element)
+        }
     }
 }

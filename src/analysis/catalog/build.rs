@@ -26,6 +26,8 @@ pub(in crate::analysis) struct Drafts {
     pub(in crate::analysis) operators: Vec<String>,
     /// Names of types with casts that run a user's function.
     pub(in crate::analysis) casts: Vec<String>,
+    /// Names of types to which a user's function casts from another type of the system.
+    pub(in crate::analysis) cast_targets: Vec<String>,
     /// Schemas in which view definitions mean unqualified names, after the system's own.
     pub(in crate::analysis) view_path: Vec<Arc<str>>,
     /// Over everything above.
@@ -41,6 +43,8 @@ pub(in crate::analysis) struct Draft {
     pub(in crate::analysis) columns: Vec<ColumnDraft>,
     /// The query of a view.
     pub(in crate::analysis) definition: Option<String>,
+    /// Writes to it run rewrite rules.
+    pub(in crate::analysis) write_rules: bool,
 }
 
 /// One column as read.
@@ -51,6 +55,8 @@ pub(in crate::analysis) struct ColumnDraft {
     pub(in crate::analysis) type_name: String,
     /// As `format_type` prints it, with modifiers.
     pub(in crate::analysis) formatted: String,
+    /// Columns of the same relation its value is generated from.
+    pub(in crate::analysis) sources: Vec<String>,
 }
 
 /// Rows that are not a catalog.
@@ -91,25 +97,21 @@ impl Drafts {
             if count >= ROWS_MAX {
                 return Err(CatalogError::TooLarge);
             }
-            let row = row
-                .into_iter()
-                .map(|value| value.map(String::from_utf8).transpose())
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|_utf8| CatalogError::NotUtf8)?;
-            for value in &row {
-                let value = value.as_deref().unwrap_or_default();
-                drafts.hash.update(value.len().to_be_bytes());
-                drafts.hash.update(value);
-            }
-            let [Some(kind), a, b, c, d, e, f] =
-                <[Option<String>; 7]>::try_from(row).map_err(|_row| CatalogError::Row)?
-            else {
+            let [Some(kind), a, b, c, d, e, f] = drafts.text(row)? else {
                 return Err(CatalogError::Row);
             };
             match (kind.as_str(), a, b, c, d, e, f) {
-                ("relation", Some(key), Some(schema), Some(name), Some(_), definition, None) => {
+                ("relation", Some(key), Some(schema), Some(name), Some(_), definition, rules) => {
                     let columns = columns.remove(&key).unwrap_or_default();
-                    drafts.relations.push(Draft { key, schema, name, columns, definition });
+                    let write_rules = rules.is_some();
+                    drafts.relations.push(Draft {
+                        key,
+                        schema,
+                        name,
+                        columns,
+                        definition,
+                        write_rules,
+                    });
                 }
                 ("column", Some(key), Some(_), Some(name), Some(schema), Some(ty), Some(text)) => {
                     columns.entry(key).or_default().push(ColumnDraft {
@@ -117,7 +119,14 @@ impl Drafts {
                         type_schema: schema,
                         type_name: ty,
                         formatted: text,
+                        sources: Vec::new(),
                     });
+                }
+                ("generated", Some(key), Some(name), Some(source), None, None, None) => {
+                    // Columns sort before what is generated from them.
+                    let known = columns.get_mut(&key).ok_or(CatalogError::Row)?;
+                    let column = known.iter_mut().find(|column| column.name == name);
+                    column.ok_or(CatalogError::Row)?.sources.push(source);
                 }
                 ("parent", Some(child), Some(parent), Some(_), None, None, None) => {
                     drafts.parents.push((child, parent));
@@ -137,16 +146,35 @@ impl Drafts {
                 ("cast", Some(_), Some(name), Some(_), None, None, None) => {
                     drafts.casts.push(name);
                 }
+                ("cast_to", Some(_), Some(name), Some(_), None, None, None) => {
+                    drafts.cast_targets.push(name);
+                }
                 _ => return Err(CatalogError::Row),
             }
         }
         Ok(drafts)
     }
 
+    /// A row as text; counts it into the digest.
+    fn text(&mut self, row: Vec<Option<Vec<u8>>>) -> Result<[Option<String>; 7], CatalogError> {
+        let row = row
+            .into_iter()
+            .map(|value| value.map(String::from_utf8).transpose())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_utf8| CatalogError::NotUtf8)?;
+        for value in &row {
+            let value = value.as_deref().unwrap_or_default();
+            self.hash.update(value.len().to_be_bytes());
+            self.hash.update(value);
+        }
+        row.try_into().map_err(|_row| CatalogError::Row)
+    }
+
     /// Joins everything up.
-    pub(super) fn build(mut self, database: &str, read_at_us: u64) -> Catalog {
+    pub(in crate::analysis) fn build(mut self, database: &str, read_at_us: u64) -> Catalog {
         let database: Arc<str> = database.into();
         self.add_system();
+        self.inherit_sources();
         let lineage = self.lineage(&database);
         let mut catalog = Catalog {
             database: Arc::clone(&database),
@@ -156,6 +184,7 @@ impl Drafts {
             by_name: HashMap::new(),
             functions: HashMap::new(),
             operators: self.operators.drain(..).map(Into::into).collect::<HashSet<_>>(),
+            cast_targets: self.cast_targets.drain(..).map(Into::into).collect::<BTreeSet<_>>(),
             cast_types: self.casts.drain(..).map(Into::into).collect::<BTreeSet<_>>(),
         };
         for (digest, byte) in catalog.digest.iter_mut().zip(self.hash.clone().finalize()) {
@@ -190,36 +219,70 @@ impl Drafts {
             name: name.to_owned(),
             columns: Vec::new(),
             definition: None,
+            write_rules: false,
         }));
+    }
+
+    /// Reading a relation shows the rows of its children, which may generate a column from others
+    /// than it does itself.
+    fn inherit_sources(&mut self) {
+        let parents: HashMap<&str, Vec<&str>> = self.parents_by_child();
+        let mut inherited: HashMap<String, Vec<(String, String)>> = HashMap::new();
+        for draft in &self.relations {
+            for column in &draft.columns {
+                for source in &column.sources {
+                    for ancestor in ancestors(&parents, &draft.key) {
+                        let found = inherited.entry(ancestor.to_owned()).or_default();
+                        found.push((column.name.clone(), source.clone()));
+                    }
+                }
+            }
+        }
+        for draft in &mut self.relations {
+            for (name, source) in inherited.remove(&draft.key).unwrap_or_default() {
+                let column = draft.columns.iter_mut().find(|column| column.name == name);
+                let Some(column) = column else { continue };
+                if !column.sources.contains(&source) {
+                    column.sources.push(source);
+                }
+            }
+        }
+    }
+
+    fn parents_by_child(&self) -> HashMap<&str, Vec<&str>> {
+        let mut parents: HashMap<&str, Vec<&str>> = HashMap::new();
+        for (child, parent) in &self.parents {
+            parents.entry(child).or_default().push(parent);
+        }
+        parents
     }
 
     /// For each relation the relations it inherits from, nearest first.
     fn lineage(&self, database: &Arc<str>) -> Vec<Vec<RelationPath>> {
         let by_key: HashMap<&str, &Draft> =
             self.relations.iter().map(|draft| (draft.key.as_str(), draft)).collect();
-        let mut parents: HashMap<&str, Vec<&str>> = HashMap::new();
-        for (child, parent) in &self.parents {
-            parents.entry(child).or_default().push(parent);
-        }
-        let ancestors = |key: &str| {
-            let mut found: Vec<&str> = parents.get(key).cloned().unwrap_or_default();
-            let mut next = 0;
-            while let Some(key) = found.get(next).copied() {
-                for parent in parents.get(key).into_iter().flatten() {
-                    if !found.contains(parent) {
-                        found.push(parent);
-                    }
-                }
-                next += 1;
-            }
-            found
-        };
+        let parents = self.parents_by_child();
         let path = |key: &str| by_key.get(key).map(|draft| draft.path(database));
         self.relations
             .iter()
-            .map(|draft| ancestors(&draft.key).into_iter().filter_map(path).collect())
+            .map(|draft| ancestors(&parents, &draft.key).into_iter().filter_map(path).collect())
             .collect()
     }
+}
+
+/// Keys of what a relation inherits from, nearest first.
+fn ancestors<'k>(parents: &HashMap<&'k str, Vec<&'k str>>, key: &str) -> Vec<&'k str> {
+    let mut found: Vec<&str> = parents.get(key).cloned().unwrap_or_default();
+    let mut next = 0;
+    while let Some(key) = found.get(next).copied() {
+        for parent in parents.get(key).into_iter().flatten() {
+            if !found.contains(parent) {
+                found.push(parent);
+            }
+        }
+        next += 1;
+    }
+    found
 }
 
 impl Draft {
@@ -239,6 +302,7 @@ impl Draft {
             .map(|column| Column {
                 name: column.name.into(),
                 ty: ColumnType::named(&column.type_schema, &column.type_name, &column.formatted),
+                sources: column.sources.into_iter().map(Into::into).collect(),
             })
             .collect();
         let relation = Relation {
@@ -249,7 +313,12 @@ impl Draft {
             sensitive_system: system::is_sensitive(&self.schema, &self.name),
             path,
         };
-        let table = Table { relation: Arc::new(relation), columns, calls: Vec::new() };
+        let table = Table {
+            relation: Arc::new(relation),
+            columns,
+            calls: Vec::new(),
+            write_rules: self.write_rules,
+        };
         (table, self.definition)
     }
 }
@@ -299,6 +368,7 @@ impl Catalog {
                 relation: Arc::new(relation),
                 columns: table.columns.clone(),
                 calls,
+                write_rules: table.write_rules,
             });
         }
         self.index();

@@ -114,3 +114,56 @@ impl TypeClass {
         matches!(self, Self::Int2 | Self::Int4 | Self::Int8)
     }
 }
+
+/// Types of the system without parts of other types, which the grammar leaves without a schema.
+pub(in crate::analysis) fn is_plain_type(name: &str) -> bool {
+    const TYPES: &[&str] = &[
+        "bool",
+        "box",
+        "bpchar",
+        "bytea",
+        "cidr",
+        "circle",
+        "date",
+        "daterange",
+        "float4",
+        "float8",
+        "inet",
+        "int2",
+        "int4",
+        "int4range",
+        "int8",
+        "int8range",
+        "interval",
+        "json",
+        "jsonb",
+        "jsonpath",
+        "line",
+        "lseg",
+        "macaddr",
+        "macaddr8",
+        "money",
+        "name",
+        "numeric",
+        "numrange",
+        "oid",
+        "path",
+        "pg_lsn",
+        "point",
+        "polygon",
+        "regclass",
+        "text",
+        "time",
+        "timestamp",
+        "timestamptz",
+        "timetz",
+        "tsquery",
+        "tsrange",
+        "tstzrange",
+        "tsvector",
+        "uuid",
+        "varchar",
+        "xml",
+    ];
+    TYPES.contains(&name)
+}

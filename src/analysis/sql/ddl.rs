@@ -1,13 +1,13 @@
 //! CREATE statements → catalog drafts, for rule tests that bring their own tables.
 
 use crate::analysis::AnalyzerLimits;
-use crate::analysis::catalog::{ColumnDraft, Draft, Drafts, UserFunction};
+use crate::analysis::catalog::{ColumnDraft, Draft, Drafts, UserFunction, is_plain_type};
 use crate::facts::Why;
 
 use super::parse;
 use super::tree::{Kind, Node};
 
-/// Reads CREATE SCHEMA, TABLE (inheritance and partitions included), VIEW, FUNCTION, INDEX.
+/// Reads CREATE SCHEMA, TABLE (inheritance and partitions included), VIEW, FUNCTION, INDEX, RULE.
 ///
 /// # Errors
 /// The 1-based line of the first statement that is not understood, and why.
@@ -54,6 +54,7 @@ fn read(statement: &Node, text: &str, drafts: &mut Drafts) -> Result<(), String>
             Ok(())
         }
         Kind::CreateSchemaStmt | Kind::IndexStmt => Ok(()),
+        Kind::RuleStmt => rule(statement, drafts),
         other => Err(format!("{} is not part of a catalog", other.name())),
     }
 }
@@ -82,7 +83,22 @@ fn table(statement: &Node, drafts: &mut Drafts) -> Result<(), String> {
             columns.push(column(element)?);
         }
     }
-    drafts.relations.push(Draft { key, schema, name, columns, definition: None });
+    drafts.relations.push(Draft {
+        key,
+        schema,
+        name,
+        columns,
+        definition: None,
+        write_rules: false,
+    });
+    Ok(())
+}
+
+fn rule(statement: &Node, drafts: &mut Drafts) -> Result<(), String> {
+    let (schema, name) = qualified(statement.child("relation").ok_or("rule without a table")?);
+    let key = format!("{schema}.{name}");
+    let on = drafts.relations.iter_mut().find(|draft| draft.key == key);
+    on.ok_or_else(|| format!("no table {key}"))?.write_rules = true;
     Ok(())
 }
 
@@ -107,64 +123,29 @@ fn column(definition: &Node) -> Result<ColumnDraft, String> {
         if modifiers.is_empty() { String::new() } else { format!("({})", modifiers.join(",")) };
     let type_schema = match names.as_slice() {
         [.., schema, _] => (*schema).to_owned(),
-        [_] if pg_type(base) => "pg_catalog".to_owned(),
+        [_] if is_plain_type(base) => "pg_catalog".to_owned(),
         [_] | [] => "public".to_owned(),
     };
     let type_name = if array { format!("_{base}") } else { base.to_owned() };
-    Ok(ColumnDraft { name, type_schema, type_name, formatted })
+    let sources = definition.nodes("constraints").flat_map(generated_from).collect();
+    Ok(ColumnDraft { name, type_schema, type_name, formatted, sources })
 }
 
-/// Types of the system that are written without a schema and that the grammar leaves so.
-fn pg_type(name: &str) -> bool {
-    const TYPES: &[&str] = &[
-        "bool",
-        "box",
-        "bpchar",
-        "bytea",
-        "cidr",
-        "circle",
-        "date",
-        "daterange",
-        "float4",
-        "float8",
-        "inet",
-        "int2",
-        "int4",
-        "int4range",
-        "int8",
-        "int8range",
-        "interval",
-        "json",
-        "jsonb",
-        "jsonpath",
-        "line",
-        "lseg",
-        "macaddr",
-        "macaddr8",
-        "money",
-        "name",
-        "numeric",
-        "numrange",
-        "oid",
-        "path",
-        "pg_lsn",
-        "point",
-        "polygon",
-        "regclass",
-        "text",
-        "time",
-        "timestamp",
-        "timestamptz",
-        "timetz",
-        "tsquery",
-        "tsrange",
-        "tstzrange",
-        "tsvector",
-        "uuid",
-        "varchar",
-        "xml",
-    ];
-    TYPES.contains(&name)
+/// The columns a GENERATED ALWAYS AS (…) STORED constraint names; none for any other constraint.
+fn generated_from(constraint: &Node) -> Vec<String> {
+    use pg_query::protobuf::ConstrType;
+    let mut sources = Vec::new();
+    if constraint.variant("contype") == Some(ConstrType::ConstrGenerated)
+        && let Some(expression) = constraint.child("raw_expr")
+    {
+        expression.any(&mut |node| {
+            if node.kind == Kind::ColumnRef {
+                sources.extend(node.strings("fields").last().map(|name| (*name).to_owned()));
+            }
+            false
+        });
+    }
+    sources
 }
 
 fn view(statement: &Node, text: &str, drafts: &mut Drafts) -> Result<(), String> {
@@ -192,11 +173,12 @@ fn view(statement: &Node, text: &str, drafts: &mut Drafts) -> Result<(), String>
             type_schema: "pg_catalog".to_owned(),
             type_name: "text".to_owned(),
             formatted: String::new(),
+            sources: Vec::new(),
         })
         .collect();
     let key = format!("{schema}.{name}");
     let definition = Some(text.to_owned());
-    drafts.relations.push(Draft { key, schema, name, columns, definition });
+    drafts.relations.push(Draft { key, schema, name, columns, definition, write_rules: false });
     Ok(())
 }
 

@@ -217,6 +217,9 @@ impl<'t> Fence<'_, 't> {
         if node.kind != Kind::ColumnRef || node.nodes("fields").any(|f| f.kind == Kind::AStar) {
             return None;
         }
+        if self.model.blocks.get(block)?.hides_names {
+            return None;
+        }
         let level = || self.model.references.iter().filter(|r| r.block == block);
         let names = node.strings("fields");
         let (owner, name) = match names.as_slice() {
@@ -239,6 +242,17 @@ impl<'t> Fence<'_, 't> {
                 let mut owners = level().filter(|r| r.visible_name() == *qualifier);
                 (owners.next().filter(|_| owners.next().is_none())?, name)
             }
+            [schema, qualifier, name] => {
+                let same = |r: &&Reference<'_>| {
+                    !r.node.has("alias")
+                        && r.table().is_some_and(|t| {
+                            *t.relation.path.schema == **schema
+                                && *t.relation.path.name == **qualifier
+                        })
+                };
+                let mut owners = level().filter(same);
+                (owners.next().filter(|_| owners.next().is_none())?, name)
+            }
             _ => return None,
         };
         if owner.renames_columns() {
@@ -248,7 +262,7 @@ impl<'t> Fence<'_, 't> {
         let masked = self
             .governed
             .of(table)
-            .is_some_and(|governance| governance.masks.iter().any(|mask| *mask.column == **name));
+            .is_some_and(|governance| Governed::hides(governance, table, name));
         if masked { None } else { Some((owner, table.column(name)?)) }
     }
 }

@@ -36,6 +36,11 @@ static BUILT_IN: LazyLock<HashMap<&'static str, BuiltIn>> = LazyLock::new(|| {
 /// The use of a function called as `schema.name` or `name`.
 pub(super) fn called(schema: Option<&str>, name: &str, catalog: Option<&Catalog>) -> FunctionUse {
     let class = match schema {
+        Some("pg_catalog")
+            if MADE_BY_GRAMMAR.contains(&name) && catalog.is_some_and(|c| c.has_function(name)) =>
+        {
+            FunctionClass::User
+        }
         Some("pg_catalog") => built_in(name),
         // Helpers of the standard's views; drivers unnest arrays of the catalogs with them.
         Some("information_schema") if name.starts_with("_pg_") => FunctionClass::ReadsCatalog,
@@ -45,6 +50,22 @@ pub(super) fn called(schema: Option<&str>, name: &str, catalog: Option<&Catalog>
     };
     FunctionUse { schema: schema.map(Into::into), name: name.into(), class }
 }
+
+/// Names the newest grammar turns into calls of the system's functions although nobody wrote a
+/// schema. Servers before it take them for ordinary names and search the path, where somebody may
+/// have defined such a function. Keyword calls every supported server qualifies (`extract`,
+/// `overlay`, `position`, `substring`, `trim`, …) are not among them.
+const MADE_BY_GRAMMAR: [&str; 9] = [
+    "json",
+    "json_array",
+    "json_arrayagg",
+    "json_object",
+    "json_objectagg",
+    "json_scalar",
+    "json_serialize",
+    "merge_action",
+    "system_user",
+];
 
 /// The use of a function called by attribute notation (`x.name`), if there is one that matters:
 /// harmless functions are not reported, so that ordinary column names stay column names.

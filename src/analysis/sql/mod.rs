@@ -23,6 +23,7 @@ mod model;
 mod normalize;
 mod parse;
 mod predicate;
+mod qualified;
 mod quote;
 mod rewrite;
 mod scope;
@@ -136,6 +137,11 @@ pub enum SessionEffect {
     /// EXECUTE name.
     Execute {
         /// Name, case-folded.
+        name: String,
+    },
+    /// FETCH or MOVE of a cursor.
+    Fetch {
+        /// The cursor's name, case-folded.
         name: String,
     },
     /// DEALLOCATE name, or all.

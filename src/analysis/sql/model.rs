@@ -121,6 +121,9 @@ pub(super) struct Block<'t> {
     /// Its FROM holds relations and unnamed joins only, so an unqualified column of it is a column
     /// of one of these relations.
     pub(super) plain: bool,
+    /// A join of it carries an alias: names below that join mean nothing here, and something else
+    /// may carry them.
+    pub(super) hides_names: bool,
     /// Conditions of its joins; their columns belong to this level.
     pub(super) join_conditions: Vec<&'t Node>,
     /// A NATURAL join or JOIN … USING compares columns nobody wrote as a condition.

@@ -61,6 +61,15 @@ impl<'a> Governed<'a> {
         self.by_path.get(&table.relation.path).copied()
     }
 
+    /// Whether the stored value of a column must not be seen: it is masked, or generated from a
+    /// column that is.
+    pub(super) fn hides(governance: &Governance, table: &Table, name: &str) -> bool {
+        let masked = |name: &str| governance.masks.iter().any(|mask| *mask.column == *name);
+        let generated =
+            || table.column(name).is_some_and(|column| table.is_generated_from(column, &masked));
+        masked(name) || generated()
+    }
+
     /// All filters of a relation as one condition over `alias`.
     pub(super) fn filter(
         &self,
@@ -102,7 +111,7 @@ pub(super) struct Rewriter<'a, 't> {
     pub(super) governed: &'a Governed<'a>,
     pub(super) fence: Fence<'a, 't>,
     needs_fence: bool,
-    statements: &'t [Node],
+    pub(super) statements: &'t [Node],
     /// Every name and constant of the text: a column that is not among them is not asked for.
     texts: HashSet<&'t str>,
     /// Some star or natural join asks for columns nobody names.
@@ -199,8 +208,7 @@ impl<'t> Rewriter<'_, 't> {
         }
         self.refuse_explain()?;
         self.system_columns = self.system_columns(&concerned)?;
-        self.refuse_qualified(&concerned)?;
-        let mut changes = Vec::new();
+        let mut changes = self.shorten(&concerned)?;
         for (reference, table, governance) in concerned {
             match reference.role {
                 Role::Read => changes.push(self.read(reference, table, governance)?),
@@ -290,38 +298,6 @@ impl<'t> Rewriter<'_, 't> {
         Ok(named)
     }
 
-    /// `schema.table.column` names a relation that is no longer there.
-    fn refuse_qualified(
-        &self,
-        concerned: &[(&Reference<'t>, &Arc<Table>, &Governance)],
-    ) -> Result<(), CannotEnforce> {
-        for (reference, table, _) in concerned {
-            if !matches!(reference.role, Role::Read) {
-                continue;
-            }
-            let path = &table.relation.path;
-            let qualified = |node: &Node| {
-                let names = node.strings("fields");
-                node.kind == Kind::ColumnRef
-                    && names.windows(2).enumerate().any(|(at, pair)| {
-                        // `schema.table` as table and column is no such name.
-                        let last = at + 2 == names.len();
-                        let starred = node.nodes("fields").any(|f| f.kind == Kind::AStar);
-                        matches!(pair, [schema, name]
-                            if **schema == *path.schema && **name == *path.name)
-                            && (!last || starred)
-                    })
-            };
-            if self.statements.iter().any(|s| s.any(&mut |node| qualified(node))) {
-                return Err(CannotEnforce::unsupported(format!(
-                    "a column of {path} is named with its schema"
-                ))
-                .hint("use the table's name or an alias: c.column"));
-            }
-        }
-        Ok(())
-    }
-
     /// The governed query of a relation.
     fn subquery(
         &self,
@@ -343,6 +319,9 @@ impl<'t> Rewriter<'_, 't> {
             let name = quote_ident(&column.name);
             let plain = format!("{INNER}.{name}");
             match governance.masks.iter().find(|mask| mask.column == column.name) {
+                None if Governed::hides(governance, table, &column.name) => {
+                    columns.push(format!("NULL::{} AS {name}", column.ty.sql));
+                }
                 None => columns.push(plain),
                 Some(mask) => {
                     let masked = mask::sql(&mask.function, &plain, &column.ty).map_err(|why| {
@@ -543,10 +522,10 @@ fn texts(statements: &[Node]) -> HashSet<&str> {
 /// Whether a node asks for columns it does not name.
 #[expect(clippy::wildcard_enum_match_arm, reason = "every other column is named")]
 fn asks_for_all(node: &Node) -> bool {
-    let renames = |join: &Node| join.child("alias").is_some_and(|alias| alias.has("colnames"));
     match node.kind {
         Kind::AStar => true,
-        Kind::JoinExpr => node.flag("is_natural") || renames(node),
+        // The alias of a join renames columns by position and means the whole row.
+        Kind::JoinExpr => node.flag("is_natural") || node.has("alias"),
         _ => false,
     }
 }

@@ -15,7 +15,12 @@ const DDL: &str = "
 
 /// Rewrites with `email` masked to NULL and the filter `t = 'acme'` on table `c`.
 fn rewrite(sql: &str) -> Result<Option<String>, String> {
-    let catalog = Catalog::from_ddl("db", DDL).unwrap();
+    rewrite_in(DDL, sql)
+}
+
+/// The same over other tables.
+fn rewrite_in(ddl: &str, sql: &str) -> Result<Option<String>, String> {
+    let catalog = Catalog::from_ddl("db", ddl).unwrap();
     let path = SearchPath::Known(vec!["pg_catalog".into(), "public".into()]);
     let rule = RuleId("r".into());
     let predicates =
@@ -90,6 +95,16 @@ fn relations_become_governed_subqueries_in_place() {
             "UPDATE plain SET (id, x) = (SELECT n, email FROM c)",
             "UPDATE plain SET (id, x) = (SELECT n, email FROM (SELECT g.\"id\", <m>, g.\"n\" <c> WHERE <f>) AS \"c\")".to_owned(),
         ),
+        // The subquery has no schema.
+        (
+            "SELECT \"public\".\"c\".\"id\", public . c.email FROM public.c WHERE (\"public\".\"c\".\"id\" = $1 AND n + 1 = 2)",
+            "SELECT \"c\".\"id\", c.email FROM (SELECT g.\"id\", <m>, g.\"n\" <c> WHERE <f> AND (\"g\".\"id\" == $1) OFFSET 0) AS \"c\" WHERE (\"c\".\"id\" = $1 AND n + 1 = 2)".to_owned(),
+        ),
+        ("SELECT U&\"publi!0063\" UESCAPE '!' . c.* FROM c", format!("SELECT c.* FROM ({all}) AS \"c\"")),
+        (
+            "SELECT (SELECT n FROM c WHERE public.c.id = 1) FROM c WHERE public.c.id = 2",
+            "SELECT (SELECT n FROM (SELECT g.\"id\", g.\"n\" <c> WHERE <f>) AS \"c\" WHERE c.id = 1) FROM (SELECT g.\"id\", g.\"n\" <c> WHERE <f>) AS \"c\" WHERE c.id = 2".to_owned(),
+        ),
         ("PREPARE p AS SELECT n FROM c", "PREPARE p AS SELECT n FROM (SELECT g.\"n\" <c> WHERE <f>) AS \"c\"".to_owned()),
         ("EXPLAIN (COSTS OFF) SELECT n FROM c", "EXPLAIN (COSTS OFF) SELECT n FROM (SELECT g.\"n\" <c> WHERE <f>) AS \"c\"".to_owned()),
     ];
@@ -97,6 +112,46 @@ fn relations_become_governed_subqueries_in_place() {
         let rewritten = rewrite(sql).unwrap().unwrap();
         assert_eq!(short(&rewritten), expected, "{sql}");
     }
+}
+
+#[test]
+fn names_below_an_aliased_join_are_never_taken_for_its_columns() {
+    let conditions = "c.id IS NOT NULL AND c.n = 3 AND lower(c.t) = 'x'";
+    let cases = [
+        "SELECT 1 FROM (c CROSS JOIN (VALUES (1)) v) AS j(a, b, d, e, f), \
+         LATERAL (SELECT a AS id, d AS t, e AS n) c WHERE ",
+        "SELECT 1 FROM (c CROSS JOIN plain) AS j, plain AS c WHERE ",
+    ];
+    for sql in cases {
+        for condition in ["c.id IS NOT NULL", "c.n = 3", conditions] {
+            let sql = format!("{sql}{condition}");
+            let rewritten = rewrite(&sql).unwrap().unwrap();
+            assert!(short(&rewritten).contains("WHERE <f> OFFSET 0)"), "{sql}: {rewritten}");
+        }
+    }
+}
+
+#[test]
+fn columns_generated_from_a_masked_one_are_masked_with_it() {
+    let ddl = "
+        CREATE TABLE c (id int, t text, email text,
+                        up text GENERATED ALWAYS AS (upper(email)) STORED,
+                        twice int GENERATED ALWAYS AS (id * 2) STORED);
+        CREATE TABLE kid (id int, t text, email text, twice int GENERATED ALWAYS AS (
+                        length(email)) STORED) INHERITS (c);";
+    let hidden = "NULL::\"pg_catalog\".\"text\" AS \"up\"";
+    let rewritten = |sql: &str| rewrite_in(ddl, sql).unwrap().unwrap();
+    assert!(rewritten("SELECT up FROM c").contains(hidden));
+    // A row of the child would show the length of what is masked.
+    assert!(rewritten("SELECT twice FROM c").contains("AS \"twice\" FROM"));
+    let alone = ddl.split_inclusive(';').next().unwrap();
+    let shown = rewrite_in(alone, "SELECT twice FROM c").unwrap().unwrap();
+    assert!(shown.contains("SELECT g.\"twice\" FROM"), "{shown}");
+    for sql in ["UPDATE c SET id = 1 RETURNING up", "DELETE FROM c WHERE c.up = 'X'"] {
+        assert!(rewrite_in(alone, sql).unwrap_err().contains("up reads a masked"), "{sql}");
+    }
+    let fenced = rewrite_in(alone, "SELECT id FROM c WHERE up = 'X'").unwrap().unwrap();
+    assert!(fenced.contains("OFFSET 0"), "{fenced}");
 }
 
 #[test]
@@ -154,8 +209,11 @@ fn what_cannot_be_carried_out_is_refused() {
         ("COPY c FROM STDIN", "copy into"),
         ("TRUNCATE c", "cannot be used"),
         ("SELECT * FROM c TABLESAMPLE SYSTEM (1)", "tablesample"),
-        ("SELECT public.c.id FROM c", "named with its schema"),
-        ("SELECT public.c.* FROM c", "named with its schema"),
+        ("SELECT db.public.c.id FROM c", "named with its schema"),
+        ("SELECT public.c.id FROM c k", "named with its schema"),
+        ("SELECT public.c.id FROM c WHERE EXISTS (SELECT FROM plain c)", "named with its schema"),
+        ("SELECT public.c.id FROM c, LATERAL (SELECT 1) AS s, (SELECT 1) AS c", "with its schema"),
+        ("UPDATE c SET n = (SELECT max(public.c.n) FROM c)", "named with its schema"),
         ("SELECT ctid, * FROM c", "system column ctid"),
         ("EXPLAIN SELECT * FROM c", "explain"),
         ("EXPLAIN (COSTS OFF, ANALYZE) SELECT * FROM c", "analyze"),

@@ -55,6 +55,12 @@ impl<'t> Walker<'t, '_> {
                 self.expressions(node, &[], block)?;
                 Ok(SessionEffect::Execute { name: node.text("name").to_owned() })
             }
+            Kind::FetchStmt => {
+                self.act(Verb::Fetch);
+                let block = self.block(node);
+                self.expressions(node, &[], block)?;
+                Ok(SessionEffect::Fetch { name: node.text("portalname").to_owned() })
+            }
             Kind::DeallocateStmt => {
                 self.act(Verb::Deallocate);
                 let name = (!node.flag("isall")).then(|| node.text("name").to_owned());
@@ -283,7 +289,6 @@ fn constant_text(node: &Node) -> String {
 fn utility_verb(name: &str) -> Option<Verb> {
     Some(match name {
         "VariableShowStmt" => Verb::Show,
-        "FetchStmt" => Verb::Fetch,
         "ClosePortalStmt" => Verb::Close,
         "TruncateStmt" => Verb::Truncate,
         "ListenStmt" => Verb::Listen,

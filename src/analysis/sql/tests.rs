@@ -141,6 +141,71 @@ fn facts_name_what_a_text_does() {
 }
 
 #[test]
+fn functions_the_grammar_qualifies_may_still_be_a_users() {
+    let ddl = "CREATE FUNCTION \"json_object\"(text[]) RETURNS json LANGUAGE sql AS 'x'";
+    let user = |ddl: &str, sql: &str| {
+        let catalog = Catalog::from_ddl("db", ddl).unwrap();
+        let parsed = analyze(sql, Some(&catalog), &known_path(), &AnalyzerLimits::default());
+        parsed.facts.functions.iter().any(|function| function.class == FunctionClass::User)
+    };
+    for sql in ["SELECT json_object('{}')", "SELECT json_object('a': 1)"] {
+        assert!(user(ddl, sql), "{sql}");
+        assert!(!user("", sql), "{sql}");
+    }
+    assert!(!user(ddl, "SELECT trim(' x ')"));
+}
+
+#[test]
+fn writes_run_the_rewrite_rules_of_what_they_reach() {
+    let ddl = "
+        CREATE TABLE log (id int);
+        CREATE TABLE customers (id int);
+        CREATE VIEW through AS SELECT id FROM log;
+        CREATE RULE r AS ON UPDATE TO log DO ALSO SELECT * FROM customers;";
+    let catalog = Catalog::from_ddl("db", ddl).unwrap();
+    let cases = [
+        ("UPDATE log SET id = 1", true),
+        ("INSERT INTO log VALUES (1)", true),
+        ("WITH d AS (DELETE FROM log RETURNING *) TABLE d", true),
+        ("UPDATE through SET id = 1", true),
+        ("SELECT * FROM log", false),
+        ("UPDATE customers SET id = log.id FROM log", false),
+    ];
+    for (sql, ruled) in cases {
+        let parsed = analyze(sql, Some(&catalog), &known_path(), &AnalyzerLimits::default());
+        let mut uses = parsed.facts.functions.iter();
+        let used = uses.any(|function| {
+            function.class == FunctionClass::User
+                && &*function.name == "rewrite rules of public.log"
+        });
+        assert_eq!(used, ruled, "{sql}");
+    }
+}
+
+#[test]
+fn casts_to_the_target_of_a_users_cast_call_its_function() {
+    let mut drafts = drafts_from_ddl("CREATE TABLE t (id int, o oid, x xml);").unwrap();
+    drafts.cast_targets.push("xml".to_owned());
+    let catalog = drafts.build("db", 0);
+    let cases = [
+        ("SELECT o::xml FROM t", true),
+        ("SELECT CAST(1 AS pg_catalog.xml)", true),
+        ("SELECT ARRAY[o]::xml[] FROM t", true),
+        ("SELECT ARRAY[o]::_xml FROM t", true),
+        ("SELECT $1::xml", true),
+        // Its fields may have that type.
+        ("SELECT ROW(1, 2, 3)::t", true),
+        ("SELECT xml '<a/>', '<a/>'::xml, NULL::xml", false),
+        ("SELECT id::text, id::int8, o::varchar(3) FROM t", false),
+    ];
+    for (sql, calls) in cases {
+        let parsed = analyze(sql, Some(&catalog), &known_path(), &AnalyzerLimits::default());
+        let mut uses = parsed.facts.functions.iter();
+        assert_eq!(uses.any(|f| f.class == FunctionClass::User), calls, "{sql}");
+    }
+}
+
+#[test]
 fn relations_know_what_they_descend_from_and_read() {
     let catalog = catalog();
     let relation = |name: &str| catalog.relation("public", name).unwrap();
@@ -181,6 +246,9 @@ fn effects_are_told_one_a_statement() {
         ("SELECT set_config('work_mem', '1MB', false)", SessionEffect::None),
         ("UPDATE pg_settings SET setting = 'x'", SessionEffect::SearchPathUncertain),
         ("PREPARE p AS SELECT 1", SessionEffect::Prepare { name: name() }),
+        ("FETCH 3 FROM P", SessionEffect::Fetch { name: name() }),
+        ("MOVE ALL IN p", SessionEffect::Fetch { name: name() }),
+        ("FETCH \"P\"", SessionEffect::Fetch { name: "P".to_owned() }),
         ("EXECUTE p", SessionEffect::Execute { name: name() }),
         ("EXPLAIN EXECUTE p", SessionEffect::Execute { name: name() }),
         ("CREATE TABLE t AS EXECUTE p", SessionEffect::Execute { name: name() }),

@@ -319,7 +319,7 @@ kinds! {
         JsonTable WithClause CommonTableExpr LockingClause IntoClause CopyStmt ExplainStmt
         PrepareStmt ExecuteStmt DeallocateStmt DeclareCursorStmt CreateTableAsStmt ViewStmt
         VariableSetStmt DiscardStmt TransactionStmt LockStmt DropStmt CreateStmt Constraint
-        IndexStmt CreateFunctionStmt CreateSchemaStmt
+        IndexStmt CreateFunctionStmt CreateSchemaStmt RuleStmt FetchStmt
     }
 }
 

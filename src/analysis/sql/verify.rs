@@ -31,6 +31,11 @@ pub(super) enum Change {
         /// The query without brackets.
         query: String,
     },
+    /// The column name at this place lost its schema.
+    Unqualified {
+        /// Byte offset of the name in the client's text.
+        location: usize,
+    },
     /// The write to the relation at this place has this condition instead.
     Where {
         /// Byte offset of the relation's name in the client's text.
@@ -98,7 +103,7 @@ impl Check<'_> {
             .iter()
             .filter(|change| match change {
                 Change::Read { .. } | Change::Copy { .. } => true,
-                Change::Where { .. } => false,
+                Change::Where { .. } | Change::Unqualified { .. } => false,
             })
             .count();
         if read == ours { Ok(()) } else { Err(failed()) }
@@ -132,7 +137,15 @@ impl Expected<'_> {
                 fields.push(("where_clause", Value::Node(condition)));
                 Ok(Node::new(kind, fields))
             }
-            (_, Some(Change::Read { .. } | Change::Copy { .. })) => Err(failed()),
+            (Kind::ColumnRef, Some(Change::Unqualified { .. })) => {
+                let mut names = node.nodes("fields").cloned();
+                names.next().ok_or_else(failed)?;
+                let names = names.map(Value::Node).collect();
+                Ok(Node::new(Kind::ColumnRef, vec![("fields", Value::List(names))]))
+            }
+            (_, Some(Change::Read { .. } | Change::Copy { .. } | Change::Unqualified { .. })) => {
+                Err(failed())
+            }
             (kind, None) => Ok(Node::new(kind, self.fields(node, &[])?)),
         }
     }
@@ -146,6 +159,9 @@ impl Expected<'_> {
             }
             Change::Copy { location, .. } => {
                 node.kind == Kind::CopyStmt && target == Some(*location)
+            }
+            Change::Unqualified { location } => {
+                node.kind == Kind::ColumnRef && node.location() == Some(*location)
             }
             Change::Where { location, .. } => {
                 matches!(node.kind, Kind::UpdateStmt | Kind::DeleteStmt)

@@ -57,6 +57,7 @@ pub(super) fn walk<'t>(
             SessionEffect::None
             | SessionEffect::Begin
             | SessionEffect::Prepare { .. }
+            | SessionEffect::Fetch { .. }
             | SessionEffect::Deallocate { .. } => {}
             SessionEffect::EndTransaction
             | SessionEffect::RollbackTo
@@ -256,6 +257,7 @@ impl<'t> Walker<'t, '_> {
         if let Some(block) = self.model.blocks.get_mut(place.block) {
             block.implicit_joins |= join.has("using_clause") || join.flag("is_natural");
             block.join_conditions.extend(join.child("quals"));
+            block.hides_names |= join.has("alias");
             block.plain &= !join.has("alias") && !join.has("join_using_alias");
         }
         for alias in [join.child("alias"), join.child("join_using_alias")].into_iter().flatten() {
@@ -299,8 +301,33 @@ impl<'t> Walker<'t, '_> {
                 self.uses(call);
             }
         }
+        self.write_rules(&target, role);
         self.model.references.push(Reference { node, role, target, block, nullable, sampled });
         self.expressions(node, &[], block)
+    }
+
+    /// A write runs the rewrite rules of its target, and of the tables it reaches through a view;
+    /// what those do is not known here.
+    fn write_rules(&mut self, target: &Target, role: Role<'t>) {
+        let writes = match role {
+            Role::Insert(_) | Role::Update(_) | Role::Delete(_) | Role::Merge => true,
+            // COPY runs no rules.
+            Role::Read | Role::CopyTo(_) | Role::CopyFrom | Role::Lock | Role::Define => false,
+        };
+        let (true, Target::Table(table), Some(catalog)) = (writes, target, self.catalog) else {
+            return;
+        };
+        let below = table.relation.reads_through.iter().map(|below| &below.path);
+        let ruled: Vec<String> = std::iter::once(&table.relation.path)
+            .chain(below)
+            .filter(|path| {
+                catalog.table(&path.schema, &path.name).is_some_and(|table| table.write_rules)
+            })
+            .map(ToString::to_string)
+            .collect();
+        for path in ruled {
+            self.uses(functions::defined("rewrite rules of", &path));
+        }
     }
 
     fn resolve(&self, node: &Node) -> Result<Target, Why> {
@@ -331,6 +358,7 @@ impl<'t> Walker<'t, '_> {
         self.model.blocks.push(Block {
             node,
             plain: true,
+            hides_names: false,
             join_conditions: Vec::new(),
             implicit_joins: false,
         });
@@ -364,6 +392,7 @@ impl<'t> Walker<'t, '_> {
     /// The functions and operators a node names itself.
     #[expect(clippy::wildcard_enum_match_arm, reason = "no other part of an expression does")]
     fn names(&mut self, node: &'t Node) {
+        self.cast_to(node);
         match node.kind {
             Kind::FuncCall => self.function(node),
             Kind::ColumnRef => {
@@ -403,6 +432,27 @@ impl<'t> Walker<'t, '_> {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Whatever names a type converts to it, also where the grammar has words of its own for that
+    /// (XMLSERIALIZE, RETURNING of JSON functions).
+    fn cast_to(&mut self, node: &'t Node) {
+        let Some(ty) = node.child("type_name").filter(|ty| ty.kind == Kind::TypeName) else {
+            return;
+        };
+        // A quoted constant has no type yet: the type itself reads it. NULL stays NULL.
+        let untyped = |arg: &Node| {
+            arg.kind == Kind::AConst
+                && (arg.flag("isnull") || arg.child("val").is_some_and(|v| v.kind == Kind::String))
+        };
+        if node.kind == Kind::TypeCast && node.child("arg").is_some_and(untyped) {
+            return;
+        }
+        if let Some(name) = ty.strings("names").last()
+            && self.catalog.is_some_and(|catalog| catalog.has_cast_to(name))
+        {
+            self.uses(functions::defined("cast to", name));
         }
     }
 

@@ -9,7 +9,7 @@ use crate::obligation::Governance;
 use super::edits::Edit;
 use super::model::{Reference, Role};
 use super::predicate::Pinned;
-use super::rewrite::{CannotEnforce, Rewriter};
+use super::rewrite::{CannotEnforce, Governed, Rewriter};
 use super::tree::{Kind, Node};
 use super::verify::{self, CLIENT_CONDITION, Change};
 
@@ -100,7 +100,7 @@ impl Write<'_, '_, '_> {
     /// The spelling by which a node may read a masked column of the target. Generous: a name that
     /// may mean another relation's column counts, too.
     fn masked(&self, node: &Node) -> Option<String> {
-        let is_masked = |name: &str| self.governance.masks.iter().any(|m| *m.column == *name);
+        let is_masked = |name: &str| Governed::hides(self.governance, self.table, name);
         if node.kind == Kind::IndexElem {
             let name = node.text("name");
             return is_masked(name).then(|| name.to_owned());

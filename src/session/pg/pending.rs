@@ -121,6 +121,7 @@ impl Expect {
             | SessionEffect::EndTransaction
             | SessionEffect::Prepare { .. }
             | SessionEffect::Execute { .. }
+            | SessionEffect::Fetch { .. }
             | SessionEffect::Deallocate { .. }
             | SessionEffect::Ddl => false,
         })

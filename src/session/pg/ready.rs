@@ -318,6 +318,7 @@ impl Ready {
                 | SessionEffect::RollbackTo
                 | SessionEffect::SetSearchPath { .. }
                 | SessionEffect::SearchPathUncertain
+                | SessionEffect::Fetch { .. }
                 | SessionEffect::Deallocate { .. }
                 | SessionEffect::DiscardAll
                 | SessionEffect::Ddl => {}

@@ -126,6 +126,7 @@ impl ScopeTracker {
             | SessionEffect::RollbackTo
             | SessionEffect::Prepare { .. }
             | SessionEffect::Execute { .. }
+            | SessionEffect::Fetch { .. }
             | SessionEffect::Deallocate { .. }
             | SessionEffect::Ddl => return,
         }

@@ -251,7 +251,8 @@ impl Ready {
             | SessionEffect::RollbackTo
             | SessionEffect::SetSearchPath { .. }
             | SessionEffect::SearchPathUncertain
-            | SessionEffect::Execute { .. } => {}
+            | SessionEffect::Execute { .. }
+            | SessionEffect::Fetch { .. } => {}
         }
         self.scope.apply(&effect);
     }
