@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::catalog_load::{Injected, Purpose};
 use super::pending::{Expect, InFlight, Pending};
-use super::refusals::{cursor_outdated, too_many_statements, unknown_statement};
+use super::refusals::{cursor_outdated, portal_of_bind, too_many_statements, unknown_statement};
 use super::scope::ScopeTracker;
 use super::statements::{Names, Prepared};
 use super::{Call, PgConfig, encode_refusal};
@@ -312,13 +312,13 @@ impl Ready {
                 SessionEffect::Execute { name } if plan.prepares_name(name) => {}
                 SessionEffect::Execute { name } => self.vet_execute(turn, name)?,
                 SessionEffect::Prepare { name } => self.vet_prepare(name.as_bytes(), 0)?,
+                SessionEffect::Fetch { name } => self.vet_fetch_of(name)?,
                 SessionEffect::None
                 | SessionEffect::Begin
                 | SessionEffect::EndTransaction
                 | SessionEffect::RollbackTo
                 | SessionEffect::SetSearchPath { .. }
                 | SessionEffect::SearchPathUncertain
-                | SessionEffect::Fetch { .. }
                 | SessionEffect::Deallocate { .. }
                 | SessionEffect::DiscardAll
                 | SessionEffect::Ddl => {}
@@ -375,6 +375,13 @@ impl Ready {
     fn vet_fetch(&mut self, turn: Turn<'_>) -> Result<(), Refusal> {
         let held: Vec<_> = self.names.fetchable().map(Arc::clone).collect();
         if self.changed(turn, &held) { Err(cursor_outdated()) } else { Ok(()) }
+    }
+
+    /// A portal runs its statement at the first FETCH as at the first Execute, but only Execute is
+    /// recorded and charged as that statement.
+    fn vet_fetch_of(&mut self, name: &str) -> Result<(), Refusal> {
+        let bound = self.names.portal(name.as_bytes()).is_some();
+        if bound && self.scope.class().concerned { Err(portal_of_bind(name)) } else { Ok(()) }
     }
 
     /// Whether the rules in force would send something else for one of these texts.

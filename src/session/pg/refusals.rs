@@ -39,6 +39,11 @@ pub(super) fn unknown_portal() -> Refusal {
     Refusal { code: "34000", message, hint: None, position: None, rule: None }
 }
 
+pub(super) fn portal_of_bind(name: &str) -> Refusal {
+    let message = format!("portal \"{name}\" was bound by message, not declared");
+    refusal("0A000", message, "read it with Execute, or DECLARE a cursor")
+}
+
 pub(super) fn statement_too_long() -> Refusal {
     let message = "statement is longer than this proxy analyses".to_owned();
     refusal("54000", message, "send the values as parameters, or raise limits.statement_bytes")
