@@ -187,6 +187,46 @@ fn names_are_resolved_as_the_server_resolves_them() {
 }
 
 #[test]
+fn definitions_that_lead_to_masked_values_are_followed() {
+    let server = Postgres::start();
+    server.admin(
+        "ALTER ROLE support SUPERUSER;
+         CREATE TABLE log (id int, o oid); INSERT INTO log VALUES (1, 1); CREATE VIEW logged AS TABLE log;
+         CREATE TABLE plain (id int);
+         CREATE RULE also AS ON UPDATE TO log DO ALSO SELECT email FROM customers;
+         ALTER TABLE customers ADD up text GENERATED ALWAYS AS (upper(email)) STORED;
+         CREATE FUNCTION mail(oid) RETURNS xml LANGUAGE sql AS
+           'SELECT xmlelement(name m, (SELECT email FROM customers WHERE id = $1::int))';
+         CREATE CAST (oid AS xml) WITH FUNCTION mail(oid);
+         CREATE FUNCTION \"json_object\"(oid) RETURNS text LANGUAGE sql AS
+           'SELECT email FROM customers WHERE id = $1::int'",
+    );
+    let proxy = Portcullis::start(&Setup::demo(server.address()));
+    let mail = RAW_MAIL.to_lowercase();
+    for (statement, refused) in [
+        ("update log set id = 2 where id = 1", true),
+        ("update logged set id = 2 where id = 1", true),
+        ("update plain set id = 2 where id = 1", false),
+        ("select o::xml from log", true),
+        ("select array[o]::xml[] from log", true),
+        ("select json_object(o) from log", true),
+        ("update customers set city = city where id = 1 returning up", true),
+        ("select lower(up), * from customers where id = 1", false),
+        ("select id, o::text, '<a/>'::xml from log", false),
+    ] {
+        let mut raw = Raw::login(proxy.address(), "support");
+        let reply = raw.query(statement);
+        if refused {
+            assert_refused(statement, &reply);
+        } else {
+            assert!(reply.errors.is_empty(), "`{statement}`: {:?}", reply.errors);
+        }
+        let received = String::from_utf8_lossy(&raw.received).to_lowercase();
+        assert!(!received.contains(&mail), "`{statement}`");
+    }
+}
+
+#[test]
 fn predicates_see_the_masked_value() {
     let (_server, proxy) = scene();
     let mut raw = Raw::login(proxy.address(), "support");

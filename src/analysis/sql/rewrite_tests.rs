@@ -177,6 +177,7 @@ fn writes_reach_only_rows_that_pass() {
     for sql in [
         "INSERT INTO c (id, t) VALUES (1, 'acme'), (2, 'acme') RETURNING id",
         "INSERT INTO c VALUES (1, 'acme', 'x', 2)",
+        "INSERT INTO c (id, t) VALUES (1, 'acme'::text), (2, CAST('acme' AS varchar))",
     ] {
         assert_eq!(rewrite(sql), Ok(None), "{sql}");
     }
@@ -190,6 +191,10 @@ fn what_cannot_be_carried_out_is_refused() {
         ("INSERT INTO c (id, t) SELECT 1, 'acme'", "not constants"),
         ("INSERT INTO c DEFAULT VALUES", "not constants"),
         ("INSERT INTO c (id, t) VALUES (1, $1)", "must prove"),
+        ("INSERT INTO c (id, t) VALUES (1, 'acme'::varchar(2))", "must prove"),
+        ("INSERT INTO c (id, t) VALUES (1, 'acme'::app.text)", "must prove"),
+        ("INSERT INTO c (id, t) VALUES (1, 'acme'::text::name)", "must prove"),
+        ("INSERT INTO c (id, t) VALUES (1, 'other'::text)", "must prove"),
         (
             "INSERT INTO c (id, t) VALUES (1, 'acme') ON CONFLICT (id) DO UPDATE SET n = 1",
             "on conflict",

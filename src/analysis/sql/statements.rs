@@ -1,13 +1,31 @@
 //! Statements around queries: which verb each is, what it does to the session, and which parts of
 //! it are queries.
 
-use crate::facts::{Action, SettingChange, Verb, VerbClass, Why};
+use crate::facts::{Action, FunctionClass, SettingChange, Verb, VerbClass, Why};
 
 use super::SessionEffect;
 use super::functions;
 use super::model::Role;
 use super::tree::{Kind, Node};
 use super::walk::{Walker, changes_role, construct};
+
+/// Settings drivers change by `set_config` that decide neither how text is read nor whose rights
+/// apply, nor what is shown of a statement.
+const HARMLESS: [&str; 13] = [
+    "application_name",
+    "bytea_output",
+    "datestyle",
+    "extra_float_digits",
+    "geqo",
+    "idle_in_transaction_session_timeout",
+    "intervalstyle",
+    "jit",
+    "lock_timeout",
+    "plan_cache_mode",
+    "statement_timeout",
+    "timezone",
+    "work_mem",
+];
 
 impl<'t> Walker<'t, '_> {
     /// One statement of the text, or the statement inside EXPLAIN, PREPARE and their like.
@@ -192,6 +210,38 @@ impl<'t> Walker<'t, '_> {
             .then(|| constants.join(", ").into());
         let local = node.flag("is_local");
         self.model.settings.push(SettingChange { name: name.into(), value, local });
+    }
+
+    /// `set_config(name, value, local)` is SET by another name. What is left of the function beside
+    /// the setting, which is a fact of its own: nothing where a harmless setting gets a plain value.
+    pub(super) fn set_config(&mut self, call: &'t Node, class: FunctionClass) -> FunctionClass {
+        let arguments: Vec<&Node> = call.nodes("args").collect();
+        let text = |index: usize| {
+            let constant = arguments.get(index)?.child("val")?;
+            (constant.kind == Kind::String).then(|| constant.text("sval"))
+        };
+        let name = text(0).map(str::to_lowercase).unwrap_or_default();
+        self.path_lost |= name.is_empty() || name == "search_path" || changes_role(&name);
+        let local = arguments.get(2).is_some_and(|argument| {
+            argument.any(&mut |node| node.kind == Kind::Boolean && node.flag("boolval"))
+        });
+        let plain = HARMLESS.contains(&name.as_str())
+            && arguments.iter().all(|a| matches!(a.kind, Kind::AConst | Kind::ParamRef));
+        self.model.settings.push(SettingChange {
+            name: name.into(),
+            value: text(1).map(Into::into),
+            local,
+        });
+        match class {
+            FunctionClass::Dangerous if plain => {
+                self.act(Verb::Set);
+                FunctionClass::ReadsCatalog
+            }
+            FunctionClass::Dangerous
+            | FunctionClass::Pure
+            | FunctionClass::ReadsCatalog
+            | FunctionClass::User => class,
+        }
     }
 
     fn discard(&mut self, node: &'t Node) -> SessionEffect {

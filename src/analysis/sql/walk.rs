@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::analysis::catalog::Resolved;
 use crate::analysis::{Catalog, SearchPath};
-use crate::facts::{Action, FunctionUse, SettingChange, Verb, Why};
+use crate::facts::{Action, FunctionUse, Verb, Why};
 
 use super::functions;
 use super::model::{Block, Model, Named, Reference, Role, Target};
@@ -471,29 +471,11 @@ impl<'t> Walker<'t, '_> {
             [name] => (None, *name),
             [] => return,
         };
+        let mut function = functions::called(schema, name, self.catalog);
         if name == "set_config" {
-            self.set_config(call);
+            function.class = self.set_config(call, function.class);
         }
-        self.uses(functions::called(schema, name, self.catalog));
-    }
-
-    /// `set_config(name, value, local)` is SET by another name.
-    fn set_config(&mut self, call: &'t Node) {
-        let arguments: Vec<&Node> = call.nodes("args").collect();
-        let text = |index: usize| {
-            let constant = arguments.get(index)?.child("val")?;
-            (constant.kind == Kind::String).then(|| constant.text("sval"))
-        };
-        let name = text(0).map(str::to_lowercase).unwrap_or_default();
-        self.path_lost |= name.is_empty() || name == "search_path" || changes_role(&name);
-        let local = arguments.get(2).is_some_and(|argument| {
-            argument.any(&mut |node| node.kind == Kind::Boolean && node.flag("boolval"))
-        });
-        self.model.settings.push(SettingChange {
-            name: name.into(),
-            value: text(1).map(Into::into),
-            local,
-        });
+        self.uses(function);
     }
 
     fn operators(&mut self, node: &'t Node) {

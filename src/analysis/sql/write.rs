@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::analysis::catalog::Table;
+use crate::analysis::catalog::{Table, TypeClass};
 use crate::obligation::Governance;
 
 use super::edits::Edit;
@@ -156,7 +156,9 @@ impl Write<'_, '_, '_> {
             };
             for row in source.nodes("values_lists") {
                 let value = row.nodes("items").nth(at);
-                if value.and_then(constant_text).as_deref() != Some(&*pinned.value) {
+                if value.and_then(|value| self.constant_text(value, column)).as_deref()
+                    != Some(&*pinned.value)
+                {
                     return Err(self.not_proven(&format!(
                         "it does not set {column} to the constant the filter asks for"
                     )));
@@ -178,7 +180,7 @@ impl Write<'_, '_, '_> {
             if !concerned {
                 continue;
             }
-            let value = assignment.child("val").and_then(constant_text);
+            let value = assignment.child("val").and_then(|value| self.constant_text(value, column));
             let kept = !assignment.has("indirection")
                 && self.pinned()?.iter().any(|pinned| {
                     *pinned.column == *column && value.as_deref() == Some(&*pinned.value)
@@ -191,6 +193,29 @@ impl Write<'_, '_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// The text of a constant written to a column, also behind a cast to the column's own type.
+    fn constant_text(&self, node: &Node, column: &str) -> Option<String> {
+        if node.kind != Kind::TypeCast {
+            return constant_text(node);
+        }
+        let ty = node.child("type_name")?;
+        // With modifiers the value may be cut.
+        if ty.has("typmods") || ty.has("array_bounds") || ty.flag("setof") {
+            return None;
+        }
+        let name = match ty.strings("names").as_slice() {
+            ["pg_catalog", name] | [name] => *name,
+            _ => return None,
+        };
+        let cast = TypeClass::of(name);
+        let own = self.table.column(column)?.ty.class;
+        let varying = |class| matches!(class, TypeClass::Text | TypeClass::Varchar);
+        let same = cast.is_leakproof() && cast == own || varying(cast) && varying(own);
+        let inner = node.child("arg").filter(|_| same)?;
+        let quoted = inner.child("val").is_some_and(|value| value.kind == Kind::String);
+        quoted.then(|| constant_text(inner)).flatten()
     }
 
     /// What all filters together pin, if they are nothing but equalities.
