@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::analysis::sql::{self, CannotEnforce, Parsed, Predicates, Rewritten, SessionEffect};
 use crate::analysis::{Catalog, SearchPath};
 use crate::event::{RecordedVerdict, StatementRecord};
-use crate::facts::{Facts, Verb, Why};
+use crate::facts::{Certainty, Facts, Verb, Why};
 use crate::name::RuleId;
 use crate::policy::{Allowed, Decision, Denial, DenyReason, IdentityClass, Limit, RuleSet};
 use crate::session::Turn;
@@ -266,7 +266,10 @@ fn make_plan(turn: Turn<'_>, scope: &Scope<'_>, text: &[u8]) -> Plan {
     let concerned = scope.class.concerned;
     let catalog = concerned.then(|| turn.analyzer.catalog(scope.database)).flatten();
     let parsed = sql::analyze(text, catalog.as_deref(), scope.path, &turn.analyzer.limits);
-    let draft = Draft::new(text.as_bytes(), sql::normalize(text), &parsed.facts);
+    // Of a text that is no statement nobody knows which words are values.
+    let understood = parsed.facts.certainty == Certainty::Known;
+    let normalized = if understood { sql::normalize(text) } else { None };
+    let draft = Draft::new(text.as_bytes(), normalized, &parsed.facts);
     let plan = judge(turn, scope, (text, &parsed), catalog.as_deref(), draft);
     let quiet = plan.record.verbs.iter().all(|verb| errors_hold_no_data(*verb));
     Plan {
@@ -303,7 +306,7 @@ fn judge(
     catalog: Option<&Catalog>,
     draft: Draft,
 ) -> Plan {
-    let understood = parsed.facts.certainty == crate::facts::Certainty::Known;
+    let understood = parsed.facts.certainty == Certainty::Known;
     if understood && scope.class.concerned && catalog.is_none() && !parsed.facts.names_nothing() {
         return Plan { wants_catalog: true, ..draft.refuse(no_catalog(scope.database)) };
     }
@@ -378,9 +381,9 @@ impl Draft {
         self.record.verdict = RecordedVerdict::Denied {
             code: refusal.code.to_owned(),
             // The grammar's message quotes the text it stumbled over: not for the record.
-            reason: match refusal.position {
-                Some(_) => "syntax error".to_owned(),
-                None => refusal.message.clone(),
+            reason: match refusal.code {
+                SYNTAX_ERROR => "syntax error".to_owned(),
+                _ => refusal.message.clone(),
             },
         };
         self.record.rules = refusal.rule.iter().cloned().collect();
@@ -444,7 +447,7 @@ fn refusal_of(denial: Denial) -> Refusal {
 fn not_understood(why: &Why) -> Refusal {
     let (code, message, hint, position) = match why {
         // The server's own grammar would say the same.
-        Why::Syntax { message, position } => ("42601", message.clone(), None, *position),
+        Why::Syntax { message, position } => (SYNTAX_ERROR, message.clone(), None, *position),
         Why::NotUtf8 => (
             "22021",
             "statement is not valid UTF-8".to_owned(),
@@ -548,6 +551,8 @@ fn hex_16(digest: &[u8]) -> String {
     hex(digest.get(..8).unwrap_or(digest))
 }
 
+/// syntax_error: by PostgreSQL's own grammar.
+const SYNTAX_ERROR: &str = "42601";
 /// feature_not_supported: by the analysis.
 const NOT_UNDERSTOOD: &str = "0A000";
 /// Longer texts are analysed each time: one of them would push out hundreds of small ones.
@@ -556,3 +561,6 @@ const CACHED_TEXT_BYTES_MAX: usize = 16 * 1024;
 const PLAN_BYTES_FIXED: u64 = 1024;
 /// For sizing the cache's table.
 const PLAN_BYTES_EXPECTED: u64 = 2048;
+
+#[cfg(test)]
+mod tests;

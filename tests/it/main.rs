@@ -21,6 +21,8 @@ mod audit;
 #[cfg(test)]
 mod auth;
 #[cfg(test)]
+mod catalog;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod corpus;
