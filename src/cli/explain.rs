@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use super::rules::{self, Folder, Knowledge};
+use super::rules::{self, Knowledge};
 use super::{Check, Explain, Outcome, report};
 use crate::analysis::sql::analyze;
 use crate::analysis::{AnalyzerLimits, Catalog};
@@ -46,7 +46,7 @@ pub(super) fn explain(command: Explain, out: &mut dyn Write) -> anyhow::Result<O
         return Ok(Outcome::Problems);
     };
     let Some(world) = World::of(&folder) else { return Ok(Outcome::Problems) };
-    let compiled = RuleSet::compile(&folder.files, folder.identities.as_ref());
+    let compiled = RuleSet::compile(&folder.rules, folder.identities.as_ref());
     let compiled = compiled.and_then(|(set, warnings)| {
         let predicates = reload::predicates(&set)?;
         Ok((set, predicates, warnings))
@@ -102,7 +102,7 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     /// `None` when the schema is not understood; the problem is reported.
-    fn of(folder: &'a Folder) -> Option<Self> {
+    fn of(folder: &'a Files) -> Option<Self> {
         let world = Self { schema: folder.schema.as_ref(), limits: AnalyzerLimits::default() };
         if let Some(schema) = world.schema
             && let Err(problems) = reload::catalog(schema, "check")
@@ -124,20 +124,18 @@ impl<'a> World<'a> {
 }
 
 /// Reads a folder, with another schema file if one is given. `None`: problems were reported.
-fn folder(directory: &Path, schema: Option<&Path>) -> anyhow::Result<Option<Folder>> {
-    let files = match Files::read(directory) {
+fn folder(directory: &Path, schema: Option<&Path>) -> anyhow::Result<Option<Files>> {
+    let mut files = match Files::read(directory) {
         Ok(files) => files,
         Err(problems) => {
             report(&problems);
             return Ok(None);
         }
     };
-    let mut folder =
-        Folder { files: files.rules, identities: files.identities, schema: files.schema };
     if let Some(path) = schema {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).with_context(|| format!("read schema {name}"))?;
-        folder.schema = Some(SourceFile { name, text });
+        files.schema = Some(SourceFile { name, text });
     }
-    Ok(Some(folder))
+    Ok(Some(files))
 }

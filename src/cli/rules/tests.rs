@@ -1,11 +1,13 @@
+use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
 use crate::facts::{Access, AccessMode, Action, Certainty, Verb, Why};
 use crate::name::RelationPath;
+use crate::policy::SourceFile;
 
-fn demo() -> Folder {
-    read_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/demo")).unwrap()
+fn demo() -> Files {
+    Files::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/demo")).unwrap()
 }
 
 fn relation(schema: &str, name: &str, columns: &[&str]) -> Relation {
@@ -57,7 +59,7 @@ fn analyze(text: &str, _login: &Login) -> Facts {
     }
 }
 
-fn checked(folder: &Folder) -> Report {
+fn checked(folder: &Files) -> Report {
     let relations = relations();
     let relations: Vec<&Relation> = relations.iter().collect();
     check(
@@ -83,7 +85,7 @@ fn every_demo_rule_is_covered_by_a_test() {
     for id in ids.iter().filter(|id| *id != "watch-large-changes") {
         let mut folder = demo();
         let head = format!("- id: {id}\n");
-        for file in &mut folder.files {
+        for file in &mut folder.rules {
             file.text = file.text.replace(&head, &format!("{head}    mode: shadow\n"));
         }
         let report = checked(&folder);
@@ -91,15 +93,15 @@ fn every_demo_rule_is_covered_by_a_test() {
     }
 }
 
-fn rule_ids(folder: &Folder) -> Vec<String> {
-    let lines = folder.files.iter().flat_map(|file| file.text.lines());
+fn rule_ids(folder: &Files) -> Vec<String> {
+    let lines = folder.rules.iter().flat_map(|file| file.text.lines());
     lines.filter_map(|line| line.strip_prefix("  - id: ")).map(str::to_owned).collect()
 }
 
 #[test]
 fn a_typing_error_in_a_column_is_found() {
     let mut folder = demo();
-    for file in &mut folder.files {
+    for file in &mut folder.rules {
         file.text = file.text.replace("public.customers.email", "public.customers.emial");
     }
     let report = checked(&folder);
@@ -116,14 +118,14 @@ fn a_typing_error_in_a_column_is_found() {
 #[test]
 fn a_failing_test_and_a_broken_file_are_not_accepted() {
     let mut folder = demo();
-    for file in &mut folder.files {
+    for file in &mut folder.rules {
         file.text =
             file.text.replace("masked: {card_no: pan_bin_last4}", "masked: {card_no: nullify}");
     }
     let text = checked(&folder).to_string();
     assert!(text.contains("test failed: support never sees a full card number"), "{text}");
     assert!(text.contains("expected `card_no` masked by `nullify`, got `pan_bin_last4`"), "{text}");
-    folder.files[0].text.push_str("rulez: []\n");
+    folder.rules[0].text.push_str("rulez: []\n");
     let text = checked(&folder).to_string();
     assert!(text.contains("unknown key `rulez`, did you mean `rules`?"), "{text}");
     assert!(text.contains("not accepted: 2 files, 0 rules"), "{text}");
@@ -158,21 +160,6 @@ fn explaining_names_who_and_why() {
     }
 }
 
-#[test]
-fn a_folder_without_rules_is_an_error() {
-    let folder = tempfile::tempdir().unwrap();
-    assert!(read_folder(folder.path()).unwrap_err().to_string().contains("no rule file"));
-    std::fs::write(folder.path().join("identities.yaml"), "version: 1").unwrap();
-    assert!(read_folder(folder.path()).is_err());
-    std::fs::write(folder.path().join("b.yml"), "version: 1").unwrap();
-    std::fs::write(folder.path().join("a.yaml"), "version: 1").unwrap();
-    std::fs::write(folder.path().join(".hidden.yaml"), "").unwrap();
-    let found = read_folder(folder.path()).unwrap();
-    let names: Vec<bool> = found.files.iter().map(|file| file.name.ends_with("a.yaml")).collect();
-    assert_eq!(names, [true, false]);
-    assert!(found.identities.is_some() && found.schema.is_none());
-}
-
 /// The manual's examples are rules: they must load.
 #[test]
 fn the_examples_of_the_manual_load() {
@@ -183,10 +170,11 @@ fn the_examples_of_the_manual_load() {
         blocks.into_iter().partition(|block| block.contains("\nidentities:"));
     let file = |text: &&str| SourceFile { name: "RULES.md".to_owned(), text: (*text).to_owned() };
     assert_eq!((identities.len(), rules.len()), (1, 1));
-    let folder = Folder {
-        files: rules.iter().map(file).collect(),
+    let folder = Files {
+        rules: rules.iter().map(file).collect(),
         identities: identities.first().map(file),
         schema: None,
+        digest: [0; 32],
     };
     let report = checked(&folder);
     assert!(report.passed() && report.diagnostics.is_empty() && report.cases == 1, "{report}");
