@@ -34,9 +34,10 @@ pg_bin() {
   fi
 }
 
+# Not `libclang*`: libclang-cpp is another library, and does not serve.
 has_libclang() {
-  [[ -n ${LIBCLANG_PATH:-} ]] || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
-    compgen -G '/usr/lib/*/libclang*.so*' >/dev/null
+  [[ -n ${LIBCLANG_PATH:-} ]] || compgen -G '/usr/lib/llvm-*/lib/libclang[.-][0-9s]*' >/dev/null ||
+    compgen -G '/usr/lib/*/libclang[.-][0-9s]*' >/dev/null
 }
 
 # Prints the Debian package of each need that is not met.
