@@ -15,7 +15,7 @@ use super::end::End;
 use super::leg::{ClientStream, Leg, Stream, poll_drain};
 use super::shutdown::Stage;
 use super::upstream::Dial;
-use crate::session::{Answer, CancelKey, Effect, EndCause, Session};
+use crate::session::{Answer, CancelKey, Effect, EndCause, Session, TlsPeer};
 
 impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     /// Carries out one effect and tells the session the answer, where it waits for one.
@@ -38,7 +38,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     async fn start_tls(&mut self) -> Result<(), End> {
         let patience = self.datasource.shared.limits.login_timeout;
         match tokio::time::timeout(patience, self.handshake()).await {
-            Ok(Ok(())) => self.resume(Answer::TlsStarted).await,
+            Ok(Ok(())) => self.resume(Answer::TlsStarted(TlsPeer::default())).await,
             Ok(Err(error)) => {
                 info!(session = self.birth.uid, %error, "TLS handshake failed");
                 self.finish(EndCause::ClientGone);
@@ -75,7 +75,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
             Ok(stream) => {
                 self.reached(Ok(()));
                 self.server = Some(Leg::new(stream));
-                self.resume(Answer::Connected { secret: self.birth.secret }).await
+                self.resume(Answer::Connected { secret: self.birth.secret, tls: None }).await
             }
             Err(error) => {
                 warn!(

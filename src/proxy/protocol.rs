@@ -27,7 +27,7 @@ pub(super) fn postgresql(
         inspected_bytes_max: limits.statement_bytes.saturating_add(MESSAGE_SLACK_BYTES),
     });
     move |birth, client, now| {
-        let seed = SessionSeed { uid: birth.uid.clone(), client: Some(client) };
+        let seed = SessionSeed { uid: birth.uid.clone(), client: Some(client), local: None };
         PgSession::new(Arc::clone(&config), seed, now)
     }
 }

@@ -116,8 +116,8 @@ impl Session for Toy {
         out: &mut Outbox,
     ) -> Result<(), ProtocolError> {
         match answer {
-            Answer::TlsStarted => out.to_client.extend(b"secured\n"),
-            Answer::Connected { secret } => {
+            Answer::TlsStarted(_) => out.to_client.extend(b"secured\n"),
+            Answer::Connected { secret, tls: _ } => {
                 self.phase = Phase::Idle;
                 out.to_client.extend(b"hi\n");
                 out.effects.push(Effect::RegisterCancel {

@@ -79,15 +79,47 @@ pub enum Effect {
     Close,
 }
 
+/// What a TLS handshake established about the peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsPeer {
+    /// The peer's certificate, verified against the configured authorities; `None` if it gave none.
+    pub certificate: Option<PeerCertificate>,
+    /// `tls-server-end-point` channel binding data of this connection (RFC 5929, section 4): a hash
+    /// of the *server's* certificate, ours on the client leg. `None` where it is undefined.
+    pub server_end_point: Option<Vec<u8>>,
+}
+
+/// Names in a verified certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// Common name of the subject, if it has exactly one.
+    pub common_name: Option<String>,
+    /// Subject alternative names with their kind: `dns:`, `email:`, `uri:` and the name.
+    pub alternative_names: Vec<String>,
+    /// SHA-256 of the certificate, lower-case hex, for the audit trail.
+    pub fingerprint: String,
+}
+
+/// Credentials of the process at the other end of a Unix socket, as the kernel tells them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCredentials {
+    /// User id.
+    pub uid: u32,
+    /// Name of that user in the system's user database, if it has one.
+    pub user: Option<String>,
+}
+
 /// The shell's answer to an [`Effect`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The client leg is TLS now.
-    TlsStarted,
+    TlsStarted(TlsPeer),
     /// The server leg is open. `secret` is fresh randomness for the cancel key of this session.
     Connected {
         /// Random bytes, unpredictable.
         secret: [u8; 4],
+        /// What TLS established about the server; `None` when that leg is plain text.
+        tls: Option<TlsPeer>,
     },
     /// The server could not be reached; the text is for the log, not for the client.
     ConnectFailed,

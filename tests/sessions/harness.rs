@@ -92,7 +92,7 @@ pub(crate) struct Wire {
 impl Wire {
     pub(crate) fn new(world: &World, config: PgConfig) -> Self {
         let client = Some("192.0.2.7:40000".parse().unwrap());
-        let seed = SessionSeed { uid: "s".to_owned(), client };
+        let seed = SessionSeed { uid: "s".to_owned(), client, local: None };
         Self {
             session: PgSession::new(Arc::new(config), seed, world.now()),
             out: Outbox::default(),

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use portcullis::event::{Event, EventKind, RecordedVerdict};
 use portcullis::session::pg::{PgConfig, TlsMode};
-use portcullis::session::{Answer, CancelKey, Effect, EndCause, Phase, Session as _, Side};
+use portcullis::session::{
+    Answer, CancelKey, Effect, EndCause, Phase, Session as _, Side, TlsPeer,
+};
 
 use super::harness::{Wire, World, config};
 use super::notation::{Word, encode, report_fields, shown, split_frame, words};
@@ -298,7 +300,7 @@ impl Run {
         let user = format!("Startup 3.0 user={user} database=shop");
         self.wire.deliver(&self.world, Side::Client, &encode(&words(&user)));
         assert_eq!(self.wire.effect(), Some(Effect::Connect));
-        self.wire.resume(&self.world, Answer::Connected { secret: [9; 4] });
+        self.wire.resume(&self.world, Answer::Connected { secret: [9; 4], tls: None });
         self.taken(Side::Server);
         let greeting = [
             "Authentication 0",
@@ -391,8 +393,10 @@ fn fresh(file: &str, generation: u64) -> portcullis::session::gate::ActiveRules 
 
 fn answer(given: &[Word]) -> Answer {
     match given[0].text() {
-        "tls_started" => Answer::TlsStarted,
-        "connected" => Answer::Connected { secret: given[1].bytes().try_into().unwrap() },
+        "tls_started" => Answer::TlsStarted(TlsPeer::default()),
+        "connected" => {
+            Answer::Connected { secret: given[1].bytes().try_into().unwrap(), tls: None }
+        }
         "connect_failed" => Answer::ConnectFailed,
         other => panic!("no answer `{other}`"),
     }

@@ -5,7 +5,7 @@
 //!    ▲  │ SSLRequest                                       │ refused
 //!    └──┘                                                  └──────────────────────────────► Closed
 //! ```
-//! `Greeting` and `Login` live in `login`, `Ready` in `ready` with its two halves `client`
+//! `Greeting` lives in `greeting`, `Login` in `login`, `Ready` in `ready` with its two halves `client`
 //! (what the client asks) and `server` (what the server answers).
 
 use std::net::SocketAddr;
@@ -16,13 +16,15 @@ use bytes::BytesMut;
 use crate::event::{Event, EventKind, Now, SessionRecord, Upstream};
 use crate::session::gate::Refusal;
 use crate::session::{
-    Answer, Capabilities, Effect, EndCause, Outbox, Phase, ProtocolError, Session, Side, Turn,
+    Answer, Capabilities, Effect, EndCause, Outbox, PeerCredentials, Phase, ProtocolError, Session,
+    Side, Turn,
 };
 use crate::wire::error::WireError;
 use crate::wire::pg::error::{Report, Severity};
 
 mod catalog_load;
 mod client;
+mod greeting;
 mod login;
 mod pending;
 mod ready;
@@ -69,6 +71,8 @@ pub struct SessionSeed {
     pub uid: String,
     /// Client address; `None` for a socket without one.
     pub client: Option<SocketAddr>,
+    /// Who holds the other end of a Unix socket.
+    pub local: Option<PeerCredentials>,
 }
 
 /// One proxied PostgreSQL connection.
@@ -82,7 +86,7 @@ pub struct PgSession {
 #[derive(Debug)]
 enum State {
     /// Before the StartupMessage.
-    Greeting(login::Greeting),
+    Greeting(greeting::Greeting),
     /// The server is being connected to.
     Connecting(Box<login::Connecting>),
     /// Authentication is relayed.
@@ -105,7 +109,7 @@ impl PgSession {
         let record = SessionRecord::accepted(seed.uid, seed.client, now.wall_us, upstream);
         Self {
             config,
-            state: State::Greeting(login::Greeting::default()),
+            state: State::Greeting(greeting::Greeting::default()),
             journal: Journal { record: Arc::new(record), number: 0, opened: false, owed: 0 },
         }
     }
@@ -174,11 +178,11 @@ impl Session for PgSession {
         out: &mut Outbox,
     ) -> Result<(), ProtocolError> {
         let next = match (&mut self.state, answer) {
-            (State::Greeting(greeting), Answer::TlsStarted) => {
-                greeting.tls_started();
+            (State::Greeting(greeting), Answer::TlsStarted(peer)) => {
+                greeting.tls_started(peer);
                 None
             }
-            (State::Connecting(connecting), Answer::Connected { secret }) => {
+            (State::Connecting(connecting), Answer::Connected { secret, tls: _ }) => {
                 Some(State::Login(Box::new(connecting.connected(secret, out))))
             }
             (State::Connecting(_), Answer::ConnectFailed) => {
@@ -314,6 +318,19 @@ impl Journal {
         if std::mem::take(&mut self.opened) {
             self.push(now, EventKind::SessionClosed { end }, out);
         }
+    }
+}
+
+/// A login that the proxy refuses itself.
+struct Denied {
+    code: &'static str,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Denied {
+    fn new(code: &'static str, message: &str, hint: Option<&str>) -> Self {
+        Self { code, message: message.to_owned(), hint: hint.map(str::to_owned) }
     }
 }
 
