@@ -57,6 +57,15 @@ impl Files {
                 Err(error) => problems.push(problem(&shown, &error)),
             }
         }
+        if files.rules.is_empty() && problems.is_empty() {
+            // A mistyped or half-copied folder must not be taken for "no rule at all".
+            problems.push(
+                Diagnostic::error(&place(directory), "no rule file in this folder").with_help(
+                    "rule files end in `.yaml`; a set without rules is a file with `version: 1` \
+                     and `rules: []`",
+                ),
+            );
+        }
         files.digest = digest.finalize().into();
         if problems.is_empty() { Ok(files) } else { Err(problems) }
     }
@@ -90,8 +99,11 @@ fn read_text(path: &Path) -> io::Result<String> {
 }
 
 fn problem(path: &Path, error: &io::Error) -> Diagnostic {
-    let at = Span { file: path.display().to_string().into(), line: 1, column: 1 };
-    Diagnostic::error(&at, format!("cannot be read: {error}"))
+    Diagnostic::error(&place(path), format!("cannot be read: {error}"))
+}
+
+fn place(path: &Path) -> Span {
+    Span { file: path.display().to_string().into(), line: 1, column: 1 }
 }
 
 /// Most files of one set.
@@ -151,5 +163,13 @@ mod tests {
         let problems = Files::read(dir.path()).unwrap_err();
         assert!(problems[0].to_string().contains("bad.yaml:1:1: error: cannot be read"));
         assert!(Files::read(&dir.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn a_folder_without_a_rule_file_is_a_mistake() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("identities.yaml"), "version: 1\nidentities: []\n").unwrap();
+        let problems = Files::read(dir.path()).unwrap_err();
+        assert!(problems[0].to_string().contains("no rule file in this folder"));
     }
 }
