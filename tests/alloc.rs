@@ -69,7 +69,7 @@ mod session {
             rig.feed(Side::Client, b"\0\0\0\x20\0\x03\0\0user\0app\0database\0shop\0\0");
             let Self { rules, analyzer, plans, throttles, session, out, .. } = &mut rig;
             let turn = Turn { rules, analyzer, plans, throttles, now: NOW };
-            session.resume(turn, Answer::Connected { secret: [0; 4], tls: None }, out).unwrap();
+            session.resume(turn, Answer::Connected { secret: [0; 32], tls: None }, out).unwrap();
             rig.feed(Side::Server, &[frame(b'R', &[0; 4]), frame(b'Z', b"I")].concat());
             if !rules_empty(&rig.rules) {
                 let row = frame(b'D', b"\0\x01\0\0\0\x06public");

@@ -284,6 +284,9 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     /// Records the turn's events and sets up or ends the timers its phase asks for.
     fn settle(&mut self) {
         self.seat.settle(&mut self.out.events, self.session.owed_events());
+        if let Some(cancel) = &self.cancel {
+            cancel.set_busy(self.session.cancellable());
+        }
         if self.login.is_some() && self.session.phase() != Phase::Login {
             self.login = None;
             let shared = &self.datasource.shared;

@@ -361,7 +361,12 @@ async fn a_cancel_reaches_the_server_with_the_servers_key() {
     let (_client, _server) = bench.pair().await;
     let ours = crate::session::CancelKey { pid: 7, secret: b"known".to_vec() };
     let theirs = crate::session::CancelKey { pid: 7, secret: b"real".to_vec() };
-    let _guard = bench.datasource.cancels.register(ours, theirs);
+    let guard = bench.datasource.cancels.register(ours, theirs);
+    let mut late = bench.client();
+    say(&mut late, "cancel known\n").await;
+    assert_eq!(rest(late).await, "");
+    assert!(bench.servers.try_recv().is_err(), "nothing is in flight: nothing is forwarded");
+    guard.set_busy(true);
     let mut canceller = bench.client();
     say(&mut canceller, "cancel known\n").await;
     let mut cancelled = within(bench.servers.recv()).await.unwrap();

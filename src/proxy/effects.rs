@@ -1,6 +1,7 @@
 //! Carrying out what a session cannot do itself, and closing. The cold half of the driver.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -9,7 +10,6 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
-use super::cancel;
 use super::drive::Connection;
 use super::end::End;
 use super::leg::{ClientStream, Leg, Stream, poll_drain};
@@ -23,8 +23,8 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         match effect {
             Effect::StartTls => self.start_tls().await,
             Effect::Connect => self.connect().await,
-            Effect::Cancel(key) => {
-                self.forward_cancel(&key).await;
+            Effect::Cancel { key, from } => {
+                self.forward_cancel(&key, from).await;
                 Err(End::Session)
             }
             Effect::RegisterCancel { ours, theirs } => {
@@ -98,14 +98,19 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         }
     }
 
-    async fn forward_cancel(&mut self, key: &CancelKey) {
+    async fn forward_cancel(&mut self, key: &CancelKey, from: Option<IpAddr>) {
         let datasource = Arc::clone(&self.datasource);
-        let Some(theirs) = datasource.cancels.find(key) else {
-            debug!(session = self.birth.uid, "cancel with a key nobody holds");
-            return;
+        let now_us = datasource.shared.clock.now().mono_us;
+        let theirs = match datasource.cancels.find(key, from, now_us) {
+            Ok(theirs) => theirs,
+            Err(dropped) => {
+                debug!(session = self.birth.uid, ?dropped, "cancel dropped");
+                return;
+            }
         };
         let patience = datasource.shared.limits.cancel_timeout;
-        if let Err(error) = cancel::forward(&datasource.dial, &theirs, patience).await {
+        let forwarded = datasource.cancels.forward(&datasource.dial, &theirs, patience).await;
+        if let Err(error) = forwarded {
             warn!(session = self.birth.uid, %error, "cancel was not delivered");
         }
     }

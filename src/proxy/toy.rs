@@ -61,7 +61,8 @@ impl Toy {
             _ => {
                 if let Some(secret) = line.strip_prefix(b"cancel ") {
                     let secret = secret.trim_ascii_end().to_vec();
-                    out.effects.push(Effect::Cancel(CancelKey { pid: 7, secret }));
+                    let key = CancelKey { pid: 7, secret };
+                    out.effects.push(Effect::Cancel { key, from: None });
                 } else {
                     self.record(turn, "decided", out);
                     self.pending += 1;
@@ -149,6 +150,10 @@ impl Session for Toy {
 
     fn phase(&self) -> Phase {
         self.phase
+    }
+
+    fn cancellable(&self) -> bool {
+        self.phase == Phase::Busy
     }
 
     fn owed_events(&self) -> usize {

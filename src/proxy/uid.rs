@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 
 use crate::event::Now;
+use crate::session::SECRET_BYTES;
 
 /// Fresh randomness of one session.
 #[derive(Clone, Debug)]
@@ -10,7 +11,7 @@ pub(crate) struct Birth {
     /// 26 characters, ordered by time (a ULID): 48 bits of milliseconds, 80 random bits.
     pub(crate) uid: String,
     /// For the session's cancel key.
-    pub(crate) secret: [u8; 4],
+    pub(crate) secret: [u8; SECRET_BYTES],
 }
 
 impl Birth {
@@ -19,16 +20,17 @@ impl Birth {
     /// # Errors
     /// The operating system gives no randomness.
     pub(crate) fn draw(now: Now) -> anyhow::Result<Self> {
-        let mut random = [0u8; 14];
-        rustls::crypto::ring::default_provider()
-            .secure_random
+        let (mut random, mut secret) = ([0u8; 10], [0u8; SECRET_BYTES]);
+        let system = rustls::crypto::ring::default_provider().secure_random;
+        system
             .fill(&mut random)
+            .and_then(|()| system.fill(&mut secret))
             .map_err(|error| anyhow::anyhow!("the system's random source failed: {error:?}"))
             .context("draw a session id")?;
-        let [a, b, c, d, e, f, g, h, i, j, s0, s1, s2, s3] = random;
+        let [a, b, c, d, e, f, g, h, i, j] = random;
         let entropy = [0, 0, 0, 0, 0, 0, a, b, c, d, e, f, g, h, i, j];
         let bits = (u128::from(now.wall_us / 1000) << 80) | u128::from_be_bytes(entropy);
-        Ok(Self { uid: crockford(bits), secret: [s0, s1, s2, s3] })
+        Ok(Self { uid: crockford(bits), secret })
     }
 }
 

@@ -6,6 +6,8 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+use std::net::IpAddr;
+
 use bytes::BytesMut;
 
 use crate::analysis::Analyzer;
@@ -67,7 +69,12 @@ pub enum Effect {
     /// Connect to the datasource's server. Answered with `Connected` or `ConnectFailed`.
     Connect,
     /// Forward a cancel to whoever holds this key, then close this connection. No answer.
-    Cancel(CancelKey),
+    Cancel {
+        /// The key the client showed.
+        key: CancelKey,
+        /// Where it came from, so that guessing can be slowed down.
+        from: Option<IpAddr>,
+    },
     /// From now on cancels that carry `ours` go to the server with `theirs`; until the session ends.
     RegisterCancel {
         /// The key the client was given.
@@ -116,8 +123,8 @@ pub enum Answer {
     TlsStarted(TlsPeer),
     /// The server leg is open. `secret` is fresh randomness for the cancel key of this session.
     Connected {
-        /// Random bytes, unpredictable.
-        secret: [u8; 4],
+        /// Random bytes, unpredictable; as many of them as the client's protocol can carry.
+        secret: [u8; SECRET_BYTES],
         /// What TLS established about the server; `None` when that leg is plain text.
         tls: Option<TlsPeer>,
     },
@@ -130,9 +137,12 @@ pub enum Answer {
 pub struct CancelKey {
     /// Process id.
     pub pid: u32,
-    /// Secret, 4 bytes in protocol 3.0.
+    /// Secret: 4 bytes in protocol 3.0, up to 256 since 3.2.
     pub secret: Vec<u8>,
 }
+
+/// Bytes of a session's own cancel secret: what PostgreSQL 18 gives, and never guessed.
+pub const SECRET_BYTES: usize = 32;
 
 /// What a protocol can be asked to do to a reply; compared with a rule set at load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,6 +226,10 @@ pub trait Session {
 
     /// Where the session stands.
     fn phase(&self) -> Phase;
+
+    /// Whether the server works on something the client asked for, so that a cancel would hit that
+    /// and nothing else: not between statements, and not while the session asks the server itself.
+    fn cancellable(&self) -> bool;
 
     /// Events the session will still push for statements already forwarded (their outcomes) and
     /// for its own end. The shell keeps that many places reserved.

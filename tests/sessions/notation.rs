@@ -151,7 +151,7 @@ fn server(name: &str, fields: &[Word]) -> Option<(u8, Vec<u8>)> {
         "BackendKeyData" => body.raw(&with_pid(&fields[0], text(1))).tag(b'K'),
         "ReadyForQuery" => body.raw(text(0)).tag(b'Z'),
         "NegotiateProtocolVersion" => {
-            body.u32(fields[0].number());
+            body.u32(version(&fields[0]));
             body.u32(u32::try_from(fields.len() - 1).unwrap());
             for option in &fields[1..] {
                 body.text(option.bytes());
@@ -259,10 +259,15 @@ fn first(code: u32, rest: &[u8]) -> Vec<u8> {
     [&len.to_be_bytes()[..], &code.to_be_bytes(), rest].concat()
 }
 
+/// `3.2` as the protocol writes it.
+fn version(word: &Word) -> u32 {
+    let (major, minor) = word.text().split_once('.').expect("version");
+    (major.parse::<u32>().unwrap() << 16) + minor.parse::<u32>().unwrap()
+}
+
 /// `Startup 3.0 user=app database=shop`; a word may be quoted whole.
 fn startup(fields: &[Word]) -> Vec<u8> {
-    let (major, minor) = fields[0].text().split_once('.').expect("version");
-    let code = (major.parse::<u32>().unwrap() << 16) + minor.parse::<u32>().unwrap();
+    let code = version(&fields[0]);
     let mut body = Body::default();
     for field in &fields[1..] {
         let mut parts = field.bytes().splitn(2, |byte| *byte == b'=');

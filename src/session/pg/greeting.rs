@@ -14,7 +14,7 @@ use crate::session::{CancelKey, Effect, Outbox, TlsPeer, Turn};
 use crate::wire::error::WireError;
 use crate::wire::pg::error::Report;
 use crate::wire::pg::message;
-use crate::wire::pg::startup::{self, Request, Startup};
+use crate::wire::pg::startup::{self, MINOR_NEWEST, Request, Startup};
 
 /// Before the StartupMessage.
 #[derive(Debug, Default)]
@@ -65,16 +65,16 @@ impl Greeting {
                     call.out.to_client.extend(b"N");
                 }
                 Request::Cancel { pid, secret } => {
-                    call.out.effects.push(Effect::Cancel(CancelKey { pid, secret }));
+                    let from = call.journal.record.client.map(|address| address.ip());
+                    let key = CancelKey { pid, secret };
+                    call.out.effects.push(Effect::Cancel { key, from });
                     return Ok(Some(State::Closed));
                 }
                 Request::Startup(startup) => {
                     return Ok(Some(self.started(call, config, startup)));
                 }
-                Request::Unsupported { major } => {
-                    let text = format!("unsupported frontend protocol {major}: only 3 is served");
-                    close_with(&fatal("0A000", &text), call.out);
-                    return Ok(Some(State::Closed));
+                Request::Unsupported { major, minor } => {
+                    return Ok(Some(unsupported(major, minor, call.out)));
                 }
             }
         }
@@ -111,10 +111,7 @@ impl Greeting {
         let out = &mut *call.out;
         match admitted {
             Ok(scope) => {
-                if startup.minor > 0 || unknown_options(&startup).next().is_some() {
-                    let options: Vec<&[u8]> = unknown_options(&startup).collect();
-                    out.to_client.encode(|out| message::negotiate_protocol_version(out, &options));
-                }
+                negotiate(&startup, out);
                 out.effects.push(Effect::Connect);
                 State::Connecting(Box::new(Connecting::new(startup, encrypted, scope)))
             }
@@ -126,6 +123,30 @@ impl Greeting {
                 State::Closed
             }
         }
+    }
+}
+
+fn unsupported(major: u16, minor: u16, out: &mut Outbox) -> State {
+    let text = format!(
+        "unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{MINOR_NEWEST}"
+    );
+    if major < 3 {
+        // Clients before version 3 read an error as a line of text, and know no other form.
+        out.to_client.extend(format!("EFATAL:  {text}\n\0").as_bytes());
+        out.effects.push(Effect::Close);
+    } else {
+        close_with(&fatal("0A000", &text), out);
+    }
+    State::Closed
+}
+
+/// Tells the client what we speak if it asked for more: as PostgreSQL 18 does, which takes 3.1 (a
+/// number that was never given out) in silence for what it is asked.
+fn negotiate(startup: &Startup, out: &mut Outbox) {
+    let options: Vec<&[u8]> = unknown_options(startup).collect();
+    if startup.minor > MINOR_NEWEST || !options.is_empty() {
+        let minor = startup.minor.min(MINOR_NEWEST);
+        out.to_client.encode(|out| message::negotiate_protocol_version(out, minor, &options));
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::{Buf, BytesMut};
 use super::ready::{Backend as BackendState, Ready};
 use super::scope::ScopeTracker;
 use super::{Call, Denied, PgConfig, State, close_with, fatal};
-use crate::session::{CancelKey, Effect, Outbox};
+use crate::session::{CancelKey, Effect, Outbox, SECRET_BYTES};
 use crate::wire::error::WireError;
 use crate::wire::pg::error::{Report, sqlstate};
 use crate::wire::pg::frame::{self, Backend, Frontend, HEAD_BYTES, Head};
@@ -29,12 +29,12 @@ impl Connecting {
         Self { startup, encrypted, scope: Some(scope) }
     }
 
-    pub(super) fn connected(&mut self, secret: [u8; 4], out: &mut Outbox) -> Login {
+    pub(super) fn connected(&mut self, secret: [u8; SECRET_BYTES], out: &mut Outbox) -> Login {
         out.to_server.encode(|out| message::startup(out, &self.startup));
         Login {
             encrypted: self.encrypted,
             scope: self.scope.take(),
-            secret,
+            secret: secret.iter().copied().take(self.startup.secret_bytes()).collect(),
             expected: Expected::Nothing,
             method: "trust",
             authenticated: false,
@@ -48,7 +48,8 @@ impl Connecting {
 pub(super) struct Login {
     encrypted: bool,
     scope: Option<ScopeTracker>,
-    secret: [u8; 4],
+    /// Ours, for the client to cancel with.
+    secret: Vec<u8>,
     expected: Expected,
     method: &'static str,
     authenticated: bool,
@@ -244,13 +245,20 @@ impl Login {
     fn backend_key(&mut self, body: &[u8], out: &mut Outbox) -> Result<(), WireError> {
         let mut reader = Reader::new(body);
         let pid = reader.u32()?;
-        let theirs = CancelKey { pid, secret: reader.rest().to_vec() };
-        let ours = CancelKey { pid, secret: self.secret.to_vec() };
+        let secret = reader.rest();
+        if secret.len() > SERVER_SECRET_BYTES_MAX {
+            return Err(WireError::TooLong);
+        }
+        let theirs = CancelKey { pid, secret: secret.to_vec() };
+        let ours = CancelKey { pid, secret: self.secret.clone() };
         out.to_client.encode(|out| message::backend_key_data(out, pid, &self.secret));
         out.effects.push(Effect::RegisterCancel { ours, theirs });
         Ok(())
     }
 }
+
+/// Longest secret a server may give (protocol 3.2).
+const SERVER_SECRET_BYTES_MAX: usize = 256;
 
 /// Longest frame of a server during login: errors, parameters, authentication exchanges.
 const LOGIN_FRAME_BYTES_MAX: usize = 64 * 1024;

@@ -256,6 +256,13 @@ impl Session for PgSession {
         }
     }
 
+    fn cancellable(&self) -> bool {
+        match &self.state {
+            State::Ready(ready) => ready.cancellable(),
+            State::Greeting(_) | State::Connecting(_) | State::Login(_) | State::Closed => false,
+        }
+    }
+
     fn owed_events(&self) -> usize {
         match &self.state {
             // The opening (or its failure), and the end.

@@ -228,6 +228,11 @@ impl Ready {
         }
     }
 
+    /// The server works for the client, not for us.
+    pub(super) fn cancellable(&self) -> bool {
+        self.injected == 0 && (!self.pending.is_empty() || self.batch_open)
+    }
+
     /// Nothing of this session is in flight at the server, and no transaction depends on what we
     /// answer: a refusal needs no help of the server.
     pub(super) fn can_answer_locally(&self) -> bool {

@@ -45,10 +45,11 @@ pub fn cancel_request(out: &mut BytesMut, pid: u32, secret: &[u8]) {
     });
 }
 
-/// NegotiateProtocolVersion: newest minor version we speak is 0; `options` are not supported.
-pub fn negotiate_protocol_version(out: &mut BytesMut, options: &[&[u8]]) {
+/// NegotiateProtocolVersion: version 3 with this minor version holds; `options` are not supported.
+/// The field is a whole version number, whatever the manual says: so servers send and libpq reads it.
+pub fn negotiate_protocol_version(out: &mut BytesMut, minor: u16, options: &[&[u8]]) {
     framed(out, b'v', |out| {
-        out.put_u32(0);
+        out.put_u32(0x0003_0000 | u32::from(minor));
         out.put_u32(u32::try_from(options.len()).unwrap_or(u32::MAX));
         options.iter().for_each(|option| put_cstr(out, option));
     });
@@ -226,8 +227,8 @@ mod tests {
             (encoded(|out| backend_key_data(out, 7, b"abcd")), b"K\0\0\0\x0c\0\0\0\x07abcd"),
             (encoded(|out| authentication_sasl(out, &[b"X"])), b"R\0\0\0\x0b\0\0\0\x0aX\0\0"),
             (
-                encoded(|out| negotiate_protocol_version(out, &[b"_pq_.a"])),
-                b"v\0\0\0\x13\0\0\0\0\0\0\0\x01_pq_.a\0",
+                encoded(|out| negotiate_protocol_version(out, 2, &[b"_pq_.a"])),
+                b"v\0\0\0\x13\0\x03\0\x02\0\0\0\x01_pq_.a\0",
             ),
             (
                 encoded(|out| cancel_request(out, 7, b"abcd")),

@@ -6,6 +6,9 @@ use crate::wire::reader::Reader;
 /// Longest start-up packet PostgreSQL accepts (`MAX_STARTUP_PACKET_LENGTH`).
 pub const STARTUP_BYTES_MAX: usize = 10_000;
 
+/// Newest minor version we speak: long cancel keys.
+pub const MINOR_NEWEST: u16 = 2;
+
 /// What the first packet asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -26,6 +29,8 @@ pub enum Request {
     Unsupported {
         /// The major number asked for.
         major: u16,
+        /// The minor number asked for.
+        minor: u16,
     },
 }
 
@@ -39,6 +44,11 @@ pub struct Startup {
 }
 
 impl Startup {
+    /// How long a cancel secret this client understands.
+    pub fn secret_bytes(&self) -> usize {
+        if self.minor >= 2 { 32 } else { 4 }
+    }
+
     /// The value of a parameter, the last one if it was sent twice.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         let mut matching = self.parameters.iter().rev().filter(|(key, _)| key == name.as_bytes());
@@ -94,7 +104,7 @@ pub fn parse(packet: &[u8]) -> Result<Request, WireError> {
             return Ok(Request::Cancel { pid, secret: secret.to_vec() });
         }
         (3, minor) => return startup(minor, reader).map(Request::Startup),
-        (major, _) => return Ok(Request::Unsupported { major }),
+        (major, minor) => return Ok(Request::Unsupported { major, minor }),
     };
     reader.finish()?;
     Ok(request)
@@ -206,7 +216,7 @@ mod tests {
         assert_eq!(parse(&packet(&[0, 3, 0, 0])), Err(WireError::MissingTerminator));
         assert_eq!(parse(&packet(b"\0\x03\0\0user\0")), Err(WireError::MissingTerminator));
         assert_eq!(parse(&packet(b"\0\x03\0\0\0x")), Err(WireError::TrailingBytes));
-        assert_eq!(parse(&packet(&[0, 2, 0, 0])), Ok(Request::Unsupported { major: 2 }));
+        assert_eq!(parse(&packet(&[0, 2, 0, 0])), Ok(Request::Unsupported { major: 2, minor: 0 }));
         assert_eq!(parse(&packet(&[4, 210, 22, 46, 0, 0, 0, 1])), Err(WireError::BadField));
     }
 }
