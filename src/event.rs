@@ -251,7 +251,8 @@ pub enum EventKind {
     },
     /// The session ended.
     SessionClosed {
-        /// Kind of the end (`client`, `server`, `protocol`, `policy`, `audit`, `shutdown`, `timeout`).
+        /// Kind of the end (`client`, `server`, `protocol`, `policy`, `audit`, `shutdown`, `timeout`,
+        /// `operator`).
         end: &'static str,
     },
     /// A statement was decided, before any byte of it was forwarded.
@@ -299,6 +300,17 @@ pub enum EventKind {
     Lifecycle {
         /// `start` or `stop`.
         phase: &'static str,
+    },
+    /// An operator did something to a session.
+    Operator {
+        /// What: `session.end`.
+        action: &'static str,
+        /// Id of the session it was done to.
+        target: String,
+        /// Who asked, as far as is known: the address of the admin port's client.
+        by: String,
+        /// What gave the right: `token` or `local`.
+        right: &'static str,
     },
     /// Events were lost because the queue was full and the configuration says to go on.
     Gap {

@@ -217,7 +217,10 @@ impl Metrics {
                     self.error(session, Source::of_server_error(code), code);
                 }
             }
-            EventKind::Reload { .. } | EventKind::Lifecycle { .. } | EventKind::Gap { .. } => {}
+            EventKind::Reload { .. }
+            | EventKind::Lifecycle { .. }
+            | EventKind::Operator { .. }
+            | EventKind::Gap { .. } => {}
         }
     }
 

@@ -1,28 +1,34 @@
-//! The admin port: `/livez`, `/readyz`, `/metrics`, `POST /-/reload`.
+//! The admin port: `/livez`, `/readyz`, `/metrics`, `POST /-/reload`, `/sessions`.
 //!
-//! Plain HTTP without authentication, so it listens on the loopback address unless the
-//! configuration says otherwise. It tells names and states, never a secret, a statement or a value.
-//! Deliberately absent: anything that changes rules or configuration other than reading them again.
+//! Plain HTTP on the loopback address unless the configuration says otherwise. It tells names and
+//! states, never a secret, a statement or a value. Each route that changes something or names
+//! people asks [`Rights`] first. Deliberately absent: anything that changes rules or configuration
+//! other than reading them again.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::Metrics;
 
+mod rights;
+mod sessions;
 mod status;
 #[cfg(test)]
 mod tests;
 
+pub use rights::{Rights, Token};
+pub use sessions::{EndRequest, Ended, SessionList, SessionReport};
 pub use status::{Report, Status};
 
 /// What the admin port works with.
@@ -31,6 +37,12 @@ pub struct AdminState {
     pub metrics: Arc<Metrics>,
     /// The health to show.
     pub status: Arc<Status>,
+    /// What gives the right to what is not everybody's.
+    pub rights: Rights,
+    /// The connections of the process.
+    pub sessions: Box<dyn Fn() -> Vec<SessionReport> + Send + Sync>,
+    /// Ends one of them.
+    pub end: Box<dyn Fn(EndRequest<'_>) -> Ended + Send + Sync>,
     /// Where a wish to reload goes; whoever receives it answers.
     pub reload: mpsc::Sender<ReloadRequest>,
     /// Microseconds since the process started, for ages.
@@ -70,7 +82,8 @@ pub async fn serve(
     state: AdminState,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(state)).with_graceful_shutdown(stop).await
+    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(stop).await
 }
 
 fn router(state: AdminState) -> Router {
@@ -79,6 +92,8 @@ fn router(state: AdminState) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/-/reload", post(reload))
+        .route("/sessions", get(sessions::list))
+        .route("/sessions/{uid}", delete(sessions::end))
         .with_state(Arc::new(state))
 }
 
@@ -104,7 +119,10 @@ async fn metrics(State(state): State<Arc<AdminState>>) -> Response {
     }
 }
 
-async fn reload(State(state): State<Arc<AdminState>>) -> Response {
+async fn reload(State(state): State<Arc<AdminState>>, headers: HeaderMap) -> Response {
+    if let Err(refused) = state.rights.admit(&headers) {
+        return *refused;
+    }
     let (answer, answered) = oneshot::channel();
     // A full channel means that reloads are already waiting: one more would read the same files.
     if state.reload.try_send(ReloadRequest { answer }).is_err() {

@@ -9,14 +9,18 @@ use crate::metrics::{Build, DatasourceLabels};
 
 /// A running admin port; requests are answered by `reloads`.
 struct Port {
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     status: Arc<Status>,
     reloads: mpsc::Receiver<ReloadRequest>,
     _stop: oneshot::Sender<()>,
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test has no tracker")]
 async fn start() -> Port {
+    start_with(Rights::Local).await
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test has no tracker")]
+async fn start_with(rights: Rights) -> Port {
     let build = Build { version: "0.1.0", commit: "abc", started_us: 0 };
     let labels = DatasourceLabels { name: "demo", protocol: "postgresql" };
     let status = Arc::new(Status::default());
@@ -24,6 +28,13 @@ async fn start() -> Port {
     let state = AdminState {
         metrics: Metrics::new(build, &[labels]).expect("metrics"),
         status: Arc::clone(&status),
+        rights,
+        sessions: Box::new(|| vec![report("01A", "ann"), report("01B", "bob")]),
+        end: Box::new(|request| match request.uid {
+            "01A" => Ended::Told,
+            "01B" => Ended::NotRecorded,
+            _ => Ended::Unknown,
+        }),
         reload,
         mono_us: Box::new(|| 90_000_000),
         collect: Box::new(|metrics| metrics.decision_cache(42, 0)),
@@ -37,15 +48,46 @@ async fn start() -> Port {
     Port { address, status, reloads, _stop: stop }
 }
 
-async fn request(address: std::net::SocketAddr, method: &str, path: &str) -> (u16, String) {
+fn report(uid: &str, user: &str) -> SessionReport {
+    SessionReport {
+        uid: uid.into(),
+        datasource: "demo".into(),
+        user: user.into(),
+        database: "shop".into(),
+        application: String::new(),
+        client: None,
+        tls: None,
+        method: None,
+        phase: "idle".into(),
+        phase_s: 0.5,
+        age_s: 1.0,
+        began_us: 7,
+        statements: 1,
+        bytes_from_client: 2,
+        bytes_to_client: 3,
+    }
+}
+
+async fn request(address: SocketAddr, method: &str, path: &str) -> (u16, String) {
+    let (code, _, body) = request_with(address, method, path, "Host: localhost\r\n").await;
+    (code, body)
+}
+
+/// Status, head, body.
+async fn request_with(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+) -> (u16, String, String) {
     let mut stream = TcpStream::connect(address).await.expect("connected");
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let head = format!("{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await.expect("sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("answered");
     let code = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
-    let body = answer.split_once("\r\n\r\n").expect("a body").1.to_owned();
-    (code, body)
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a body");
+    (code, head.to_owned(), body.to_owned())
 }
 
 async fn readyz(port: &Port) -> (u16, Value) {
@@ -138,4 +180,86 @@ async fn a_reload_nobody_can_take_is_refused() {
     let Port { address, reloads, _stop, .. } = start().await;
     drop(reloads);
     assert_eq!(request(address, "POST", "/-/reload").await.0, 503);
+}
+
+#[tokio::test]
+async fn sessions_are_listed_and_ended() {
+    let port = start().await;
+    let users = async |path: &str| {
+        let (code, body) = request(port.address, "GET", path).await;
+        assert_eq!(code, 200, "{body}");
+        let list: SessionList = serde_json::from_str(&body).expect("JSON");
+        list.sessions.into_iter().map(|one| one.user).collect::<Vec<_>>()
+    };
+    assert_eq!(users("/sessions").await, ["ann", "bob"]);
+    assert_eq!(users("/sessions?user=bob").await, ["bob"]);
+    assert_eq!(users("/sessions?datasource=demo&user=ann").await, ["ann"]);
+    assert!(users("/sessions?datasource=other").await.is_empty());
+    assert_eq!(request(port.address, "GET", "/sessions?usr=bob").await.0, 400);
+    for (uid, code) in [("01A", 202), ("01B", 503), ("01C", 404)] {
+        assert_eq!(request(port.address, "DELETE", &format!("/sessions/{uid}")).await.0, code);
+    }
+}
+
+/// Every verb with every right: what each answers.
+#[tokio::test]
+async fn each_verb_has_its_right() {
+    const TOKEN: &str = "0123456789abcdef0123";
+    let bearer = format!("Host: db.example\r\nAuthorization: Bearer {TOKEN}\r\n");
+    let wrong = "Host: localhost\r\nAuthorization: Bearer 0123456789abcdef0124\r\n".to_owned();
+    let basic = format!("Host: localhost\r\nAuthorization: Basic {TOKEN}\r\n");
+    let local = "Host: 127.0.0.1:9464\r\n".to_owned();
+    let page = "Host: localhost\r\nOrigin: http://localhost\r\n".to_owned();
+    let rebound = "Host: evil.example\r\n".to_owned();
+    let token = || Rights::Token(Token::new(TOKEN));
+    // (rights of the port, headers, answer to the verbs that need a right; `None` lets through)
+    let cases = [
+        (token(), &bearer, None),
+        (token(), &wrong, Some(401)),
+        (token(), &basic, Some(401)),
+        (token(), &local, Some(401)),
+        (Rights::Local, &local, None),
+        (Rights::Local, &bearer, Some(403)),
+        (Rights::Local, &page, Some(403)),
+        (Rights::Local, &rebound, Some(403)),
+        (Rights::Nobody, &local, Some(403)),
+        (Rights::Nobody, &bearer, Some(403)),
+    ];
+    for (rights, headers, refused) in cases {
+        let shown = format!("{rights:?} {headers:?}");
+        assert!(!format!("{rights:?}").contains(TOKEN), "a token is never shown");
+        let Port { address, reloads, status, _stop } = start_with(rights).await;
+        status.set_rules_ok(1, "aa");
+        // A reload that is let through finds nobody to do it.
+        drop(reloads);
+        for (method, path, allowed) in
+            [("GET", "/livez", 200), ("GET", "/readyz", 200), ("GET", "/metrics", 200)]
+        {
+            let (code, ..) = request_with(address, method, path, headers).await;
+            assert_eq!(code, allowed, "{shown} {method} {path}");
+        }
+        for (method, path, allowed) in [
+            ("GET", "/sessions", 200),
+            ("DELETE", "/sessions/01A", 202),
+            ("DELETE", "/sessions/none", 404),
+            ("POST", "/-/reload", 503),
+        ] {
+            let (code, head, _) = request_with(address, method, path, headers).await;
+            assert_eq!(code, refused.unwrap_or(allowed), "{shown} {method} {path}");
+            assert_eq!(code == 401, head.to_lowercase().contains("www-authenticate: bearer"));
+        }
+    }
+}
+
+#[test]
+fn rights_follow_the_address_and_the_token() {
+    let of = |address: &str, token: Option<Token>| Rights::of(address.parse().unwrap(), token);
+    for local in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+        assert!(matches!(of(local, None), Rights::Local), "{local}");
+    }
+    for open in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1"] {
+        assert!(matches!(of(open, None), Rights::Nobody), "{open}");
+        assert!(matches!(of(open, Some(Token::new("x"))), Rights::Token(_)), "{open}");
+    }
+    assert!(matches!(of("127.0.0.1:1", Some(Token::new("x"))), Rights::Token(_)));
 }

@@ -20,6 +20,7 @@ use crate::reload;
 
 mod explain;
 pub mod rules;
+mod sessions;
 
 /// A governance proxy in front of PostgreSQL: masking, row filters, access rules and audit, from
 /// rule files.
@@ -37,6 +38,9 @@ enum Command {
     /// Check rules, or explain what they make of a statement
     #[command(subcommand)]
     Rules(Rules),
+    /// List or end the sessions of a running proxy
+    #[command(subcommand)]
+    Sessions(sessions::Sessions),
 }
 
 #[derive(Debug, Args)]
@@ -114,6 +118,7 @@ pub fn main() -> ExitCode {
         Command::Run(command) => run(&command, &mut out),
         Command::Rules(Rules::Check(command)) => explain::check(&command, &mut out),
         Command::Rules(Rules::Explain(command)) => explain::explain(command, &mut out),
+        Command::Sessions(command) => sessions::run(&command, &mut out),
     };
     match outcome {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
@@ -250,6 +255,10 @@ mod tests {
             ("rules explain SELECT", false),
             ("rules explain --as u --address x SELECT", false),
             ("rules", false),
+            ("sessions list --user ann --json", true),
+            ("sessions end 01A 01B --admin 127.0.0.1:1 --token-file t", true),
+            ("sessions end", false),
+            ("sessions list --admin x", false),
             ("", false),
         ] {
             let words = std::iter::once("portcullis").chain(line.split_whitespace());

@@ -31,15 +31,7 @@ pub(super) fn check(
             datasource(source, base, &mut taken, problems)
         })
         .collect();
-    let admin = match admin {
-        Some(written) => address(&written, problems)
-            .inspect(|address| taken.take(*address, &written.at, problems)),
-        None => {
-            let default = SocketAddr::from(([127, 0, 0, 1], ADMIN_PORT));
-            taken.take(default, root, problems);
-            Some(default)
-        }
-    };
+    let admin = super::admin::check(admin, (base, root), &mut taken, problems);
     let rules = rules.and_then(|rules| check_rules(rules, base, problems));
     let audit = audit.and_then(|audit| check_audit(audit, base, problems));
     let limits = check_limits(limits, problems);
@@ -102,11 +94,11 @@ fn unique_name(name: &Spanned<String>, seen: &mut HashMap<String, Span>, problem
 
 /// Addresses we are to listen on.
 #[derive(Default)]
-struct Addresses(Vec<(SocketAddr, Span)>);
+pub(super) struct Addresses(Vec<(SocketAddr, Span)>);
 
 impl Addresses {
     /// Notes one; two that cannot both be listened on are a problem.
-    fn take(&mut self, address: SocketAddr, at: &Span, problems: &mut Problems) {
+    pub(super) fn take(&mut self, address: SocketAddr, at: &Span, problems: &mut Problems) {
         let clash = self.0.iter().find(|(other, _)| {
             let same_ip = other.ip() == address.ip()
                 || other.ip().is_unspecified()
@@ -123,7 +115,7 @@ impl Addresses {
     }
 }
 
-fn address(written: &Spanned<String>, problems: &mut Problems) -> Option<SocketAddr> {
+pub(super) fn address(written: &Spanned<String>, problems: &mut Problems) -> Option<SocketAddr> {
     let parsed = written.value.parse().ok();
     if parsed.is_none() {
         let message = format!("`{}` is no address to listen on", written.value);
@@ -153,7 +145,7 @@ fn host_and_port(written: &Spanned<String>, problems: &mut Problems) -> Option<(
 
 // === files ===
 
-fn resolve(base: &Path, written: &str) -> PathBuf {
+pub(super) fn resolve(base: &Path, written: &str) -> PathBuf {
     base.join(written)
 }
 
@@ -229,7 +221,7 @@ fn check_catalog(
     })
 }
 
-fn warn_if_world_readable(path: &Path, at: &Span, problems: &mut Problems) {
+pub(super) fn warn_if_world_readable(path: &Path, at: &Span, problems: &mut Problems) {
     use std::os::unix::fs::PermissionsExt as _;
     let open = std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o004 != 0);
     if open {
@@ -356,9 +348,6 @@ fn bounded<T: PartialOrd + std::fmt::Debug>(
 fn narrow(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
-
-/// Where health and metrics are served unless the file says otherwise.
-const ADMIN_PORT: u16 = 9464;
 
 /// Names travel in every event.
 const NAME_BYTES_MAX: usize = 64;

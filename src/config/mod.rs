@@ -14,12 +14,14 @@ use crate::audit::AuditConfig;
 use crate::policy::diagnostic::{Diagnostic, Severity, Span};
 use crate::policy::yaml::{Document, Problems};
 
+mod admin;
 mod check;
 mod source;
 #[cfg(test)]
 mod tests;
 mod tls;
 
+pub use admin::Admin;
 pub use source::{LogFormat, TlsMode};
 
 /// A checked configuration.
@@ -31,8 +33,8 @@ pub struct Config {
     pub rules: Rules,
     /// Where events go.
     pub audit: AuditConfig,
-    /// Where `/livez`, `/readyz` and `/metrics` are served.
-    pub admin: SocketAddr,
+    /// The admin port.
+    pub admin: Admin,
     /// Bounds.
     pub limits: Limits,
     /// The log.

@@ -21,7 +21,7 @@ pub(super) struct File {
     pub(super) datasources: Vec<Datasource>,
     pub(super) rules: Option<Rules>,
     pub(super) audit: Option<Audit>,
-    pub(super) admin: Option<Spanned<String>>,
+    pub(super) admin: Option<super::admin::Source>,
     pub(super) limits: Limits,
     pub(super) log: Log,
 }
@@ -127,7 +127,7 @@ pub(super) fn read(root: &Node, problems: &mut Problems) -> Option<File> {
     let datasources = map.required("datasources", problems).map(|n| datasources(n, problems));
     let rules = map.required("rules", problems).and_then(|n| rules(n, problems));
     let audit = map.required("audit", problems).and_then(|n| audit(n, problems));
-    let admin = map.optional("admin").and_then(|n| admin(n, problems));
+    let admin = map.optional("admin").and_then(|n| super::admin::read(n, problems));
     let limits = map.optional("limits").and_then(|n| limits(n, problems)).unwrap_or_default();
     let log = map.optional("log").and_then(|n| log(n, problems)).unwrap_or_default();
     map.finish(problems);
@@ -212,13 +212,6 @@ fn audit(node: &Node, problems: &mut Problems) -> Option<Audit> {
     Some(audit)
 }
 
-fn admin(node: &Node, problems: &mut Problems) -> Option<Spanned<String>> {
-    let mut map = MapReader::new(node, problems)?;
-    let listen = map.required("listen", problems).and_then(|n| string(n, problems));
-    map.finish(problems);
-    listen
-}
-
 fn limits(node: &Node, problems: &mut Problems) -> Option<Limits> {
     let mut map = MapReader::new(node, problems)?;
     let limits = Limits {
@@ -251,7 +244,7 @@ fn log(node: &Node, problems: &mut Problems) -> Option<Log> {
 
 // === values ===
 
-fn string(node: &Node, problems: &mut Problems) -> Option<Spanned<String>> {
+pub(super) fn string(node: &Node, problems: &mut Problems) -> Option<Spanned<String>> {
     let value = node.string(problems)?.to_owned();
     if value.is_empty() {
         problems.error(&node.span, "expected a text, found an empty one");

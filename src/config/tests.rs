@@ -50,7 +50,7 @@ fn a_short_file_is_enough() {
     assert_eq!(demo.listen, ["127.0.0.1:6432".parse().unwrap()]);
     assert_eq!((demo.upstream_host.as_str(), demo.upstream_port), ("127.0.0.1", 5432));
     assert!(!demo.default_deny);
-    assert_eq!(config.admin, "127.0.0.1:9464".parse().unwrap());
+    assert_eq!(config.admin.listen, "127.0.0.1:9464".parse().unwrap());
     assert_eq!(config.rules.directory, dir.path().join("rules"));
     assert_eq!(config.limits.clients, 10_000);
     assert_eq!(config.limits.client_idle_timeout, None);

@@ -116,7 +116,7 @@ fn required(class: u64) -> (&'static [&'static [&'static str]], &'static [u64]) 
             &[1, 2, 3, 4, 5, 6, 7, 8, 99],
         ),
         3002 => (&[&["user"], &["service", "dst_endpoint"]], &[1, 2]),
-        3004 => (&[&["entity"], &["actor"]], &[3]),
+        3004 => (&[&["entity"], &["actor"]], &[3, 4]),
         6002 => (&[&["app"]], &[3, 4]),
         2004 => (&[&["finding_info"]], &[1]),
         _ => panic!("no event has class {class}"),
@@ -195,6 +195,7 @@ fn every_kind_conforms() {
         (event(s(), outcome(Some(*b"23505"))), 6005, 4, Some((4, 11)), 2),
         (event(None, reload(0)), 3004, 3, Some((1, 1)), 1),
         (event(None, reload(2)), 3004, 3, Some((2, 25)), 2),
+        (event(None, operator()), 3004, 4, Some((1, 1)), 1),
         (event(None, EventKind::Lifecycle { phase: "start" }), 6002, 3, None, 1),
         (event(None, EventKind::Lifecycle { phase: "stop" }), 6002, 4, None, 1),
         (event(None, EventKind::Gap { dropped: 12, since_us: 5 }), 2004, 1, Some((3, 19)), 1),
@@ -209,6 +210,15 @@ fn every_kind_conforms() {
             .get("action_id")
             .map(|_| (number(&value, "/action_id"), number(&value, "/disposition_id")));
         assert_eq!(written, effect, "{value}");
+    }
+}
+
+fn operator() -> EventKind {
+    EventKind::Operator {
+        action: "session.end",
+        target: "01K9S8Q6V4Z1".into(),
+        by: "127.0.0.1:50112".into(),
+        right: "token",
     }
 }
 
@@ -230,6 +240,7 @@ fn examples() -> Vec<Event> {
         own(outcome(None)),
         own(EventKind::SessionClosed { end: "client" }),
         event(None, reload),
+        event(None, operator()),
         event(None, EventKind::Lifecycle { phase: "start" }),
         event(None, EventKind::Gap { dropped: 12, since_us: 1_795_319_645_001_000 }),
     ]

@@ -115,6 +115,7 @@ labels! {
         Audit => "audit",
         Shutdown => "shutdown",
         Timeout => "timeout",
+        Operator => "operator",
         Other => "other",
     }
 }

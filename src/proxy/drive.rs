@@ -28,6 +28,7 @@ use tracing::{debug, warn};
 use super::cancel::CancelGuard;
 use super::end::End;
 use super::leg::{ClientStream, Leg, Stream, poll_drain};
+use super::registry::Registered;
 use super::seat::{Full, Seat};
 use super::shared::Datasource;
 use super::shutdown::{Stage, StageWatch};
@@ -46,6 +47,8 @@ pub(crate) struct Connection<S, C, D: Dial> {
     pub(super) server: Option<Leg<D::Stream>>,
     pub(super) out: Outbox,
     pub(super) cancel: Option<CancelGuard>,
+    /// How the admin port sees this connection.
+    pub(super) seen: Registered,
     seat: Seat,
     stage: StageWatch,
     /// Dropped when the login is over.
@@ -75,6 +78,8 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         let shared = &datasource.shared;
         let seat = Seat::new(shared.audit.clone());
         let login = Some(Box::pin(tokio::time::sleep(shared.limits.login_timeout)));
+        let seen = shared.sessions.enter(&birth.uid, &datasource.name, shared.clock.now());
+        seen.identify(session.record());
         Self {
             session,
             birth,
@@ -82,6 +87,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
             server: None,
             out: Outbox::default(),
             cancel: None,
+            seen,
             seat,
             stage: StageWatch::default(),
             login,
@@ -185,6 +191,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         input.fresh = true;
         if let Ok(n) = read {
             self.traffic.add(side, n, &self.datasource.metrics);
+            self.seen.moved(direction(side), u64::try_from(n).unwrap_or(u64::MAX));
         }
         if let Some(idle) = &mut self.idle {
             idle.last_us = self.datasource.shared.clock.now().mono_us;
@@ -256,6 +263,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
             EndCause::ClientGone => End::Client,
             EndCause::ServerGone => End::Server,
             EndCause::Shutdown => End::Shutdown,
+            EndCause::Operator => End::Operator,
             EndCause::LoginTimeout | EndCause::IdleTimeout => End::Timeout,
             EndCause::AuditUnavailable => End::Audit,
         }
@@ -283,6 +291,10 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
 
     /// Records the turn's events and sets up or ends the timers its phase asks for.
     fn settle(&mut self) {
+        self.seen.observe(&self.out.events);
+        if self.login.is_some() {
+            self.seen.identify(self.session.record());
+        }
         self.seat.settle(&mut self.out.events, self.session.owed_events());
         if let Some(cancel) = &self.cancel {
             cancel.set_busy(self.session.cancellable());
@@ -340,6 +352,9 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     }
 
     fn check_stage(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        if self.seen.poll_ended(cx) {
+            return Err(self.finish(EndCause::Operator));
+        }
         let over = match self.stage.poll(&self.datasource.shared.shutdown, cx) {
             Stage::Running => false,
             Stage::Draining => self.session.phase() == Phase::Idle,
@@ -367,9 +382,13 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         Ok(())
     }
 
-    /// Gives back memory of a burst when nothing is in flight.
+    /// Nothing to do for now: tells where the session stands, and gives back memory of a burst when
+    /// nothing is in flight.
     fn rest(&mut self) {
-        match self.session.phase() {
+        let phase = self.session.phase();
+        let clock = self.datasource.shared.clock;
+        self.seen.stands(phase, || clock.now().mono_us);
+        match phase {
             Phase::Idle | Phase::InTransaction => {
                 self.client.input.rest();
                 if let Some(server) = &mut self.server {
@@ -417,6 +436,13 @@ impl IdleTimer {
 
 /// How many bytes a connection keeps to itself before it reports them.
 const TRAFFIC_REPORT_BYTES: u64 = 64 * 1024;
+
+fn direction(side: Side) -> Direction {
+    match side {
+        Side::Client => Direction::FromClient,
+        Side::Server => Direction::ToClient,
+    }
+}
 
 fn gone(side: Side) -> EndCause {
     match side {

@@ -126,6 +126,7 @@ impl Bench {
             workers: super::workers::Workers::start(1).unwrap(),
             plans: PlanCache::new(1024),
             throttles: Throttles::default(),
+            sessions: Arc::default(),
             audit: queue.clone(),
             metrics,
             status: Arc::new(Status::default()),

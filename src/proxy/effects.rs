@@ -50,7 +50,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
 
     /// Not cancel safe: the stream is lost when this is dropped, and the connection with it.
     async fn handshake(&mut self) -> io::Result<()> {
-        let Self { client, out, datasource, .. } = self;
+        let Self { client, out, datasource, seen, .. } = self;
         std::future::poll_fn(|cx| {
             poll_drain(&mut client.stream, &mut out.to_client, &mut client.dirty, cx)
         })
@@ -66,7 +66,13 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
             return Err(io::Error::other("the connection is TLS already"));
         };
         let acceptor = TlsAcceptor::from(Arc::clone(tls));
-        client.stream = ClientStream::Tls(Box::new(acceptor.accept(plain).await?));
+        let secured = Box::new(acceptor.accept(plain).await?);
+        seen.secured(match secured.get_ref().1.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "TLS",
+        });
+        client.stream = ClientStream::Tls(secured);
         Ok(())
     }
 

@@ -17,6 +17,8 @@ pub(crate) enum End {
     Shutdown,
     /// A deadline passed.
     Timeout,
+    /// An operator ended it.
+    Operator,
 }
 
 impl End {
@@ -30,6 +32,7 @@ impl End {
             Self::Audit => "audit",
             Self::Shutdown => "shutdown",
             Self::Timeout => "timeout",
+            Self::Operator => "operator",
         }
     }
 
@@ -42,7 +45,8 @@ impl End {
             | Self::Protocol
             | Self::Audit
             | Self::Shutdown
-            | Self::Timeout => true,
+            | Self::Timeout
+            | Self::Operator => true,
         }
     }
 }

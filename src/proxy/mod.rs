@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use crate::admin::{self, AdminState, Status};
+use crate::admin::{self, AdminState, EndRequest, Ended, Rights, Status};
 use crate::analysis::{Analyzer, AnalyzerLimits};
 use crate::audit::{self, Queue};
 use crate::config::{self, Config};
@@ -36,6 +36,7 @@ mod end;
 mod leg;
 mod listener;
 mod protocol;
+mod registry;
 mod seat;
 mod shared;
 mod shutdown;
@@ -90,6 +91,7 @@ pub async fn run(config: Config, commit: &str) -> Result<(), StartError> {
         workers: Workers::start(cores()).context("start the workers")?,
         plans: PlanCache::new(config.limits.plan_cache_bytes),
         throttles: Throttles::default(),
+        sessions: Arc::default(),
         audit: queue.clone(),
         metrics,
         status,
@@ -127,7 +129,7 @@ impl Sockets {
         };
         let datasources: anyhow::Result<Vec<_>> = config.datasources.iter().map(bind_all).collect();
         let datasources = datasources?;
-        let admin = listener::bind(config.admin).context("admin port")?;
+        let admin = listener::bind(config.admin.listen).context("admin port")?;
         Ok(Self { datasources, admin })
     }
 }
@@ -206,10 +208,20 @@ impl Process {
         reloader.announce().await;
         self.services.spawn(reloader.run(requests));
         info!(address = %shown(&admin), "admin port");
-        let counted = Arc::clone(shared);
+        if matches!(config.admin.rights, Rights::Nobody) {
+            warn!(
+                "others reach the admin port and no token is set: it serves health and metrics \
+                 only; set `admin.token_file` for sessions and reloads"
+            );
+        }
+        let (counted, listed, ending) =
+            (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
         let state = AdminState {
             metrics: Arc::clone(&shared.metrics),
             status: Arc::clone(&shared.status),
+            rights: config.admin.rights.clone(),
+            sessions: Box::new(move || listed.sessions.list(listed.clock.now())),
+            end: Box::new(move |request| end_session(&ending, request)),
             reload,
             mono_us: Box::new(move || clock.now().mono_us),
             collect: Box::new(move |metrics| {
@@ -331,6 +343,22 @@ async fn lifecycle(shared: &Shared, phase: &'static str) {
         Ok(mut permit) => queue.push(&mut permit, [event]),
         Err(_elapsed) => error!(phase, "the audit trail is full: not recorded"),
     }
+}
+
+/// Ends a session for an operator: recorded first, as everything that is done to others.
+fn end_session(shared: &Shared, request: EndRequest<'_>) -> Ended {
+    let EndRequest { uid, by, right } = request;
+    if !shared.sessions.has(uid) {
+        return Ended::Unknown;
+    }
+    let Some(mut permit) = shared.audit.try_reserve(1) else { return Ended::NotRecorded };
+    let (target, by) = (uid.to_owned(), by.to_string());
+    info!(session = target, by, right, "an operator ends a session");
+    let kind = EventKind::Operator { action: "session.end", target, by, right };
+    shared
+        .audit
+        .push(&mut permit, [Event { at: shared.clock.now(), session: None, number: 0, kind }]);
+    if shared.sessions.end(uid) { Ended::Told } else { Ended::Unknown }
 }
 
 /// Ages of the oldest catalogs, before a scrape.

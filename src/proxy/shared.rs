@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 
 use super::cancel::CancelRegistry;
 use super::clock::Clock;
+use super::registry::Registry;
 use super::shutdown::Shutdown;
 use super::workers::Workers;
 use crate::admin::Status;
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) plans: PlanCache,
     /// Rate limits; they survive a reload.
     pub(crate) throttles: Throttles,
+    /// Who is connected.
+    pub(crate) sessions: Arc<Registry>,
     /// Where events go.
     pub(crate) audit: Queue,
     /// Counters of the process.

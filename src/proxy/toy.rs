@@ -1,9 +1,11 @@
 //! A line protocol of a few words, to test the driver without any database's.
 
+use std::sync::Arc;
+
 use bytes::{Buf as _, BytesMut};
 
 use super::uid::Birth;
-use crate::event::{Event, EventKind};
+use crate::event::{Event, EventKind, SessionRecord};
 use crate::session::{
     Answer, CancelKey, Capabilities, Effect, EndCause, Outbox, Phase, ProtocolError, Session, Side,
     Turn,
@@ -154,6 +156,10 @@ impl Session for Toy {
 
     fn cancellable(&self) -> bool {
         self.phase == Phase::Busy
+    }
+
+    fn record(&self) -> Option<&Arc<SessionRecord>> {
+        None
     }
 
     fn owed_events(&self) -> usize {

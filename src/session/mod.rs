@@ -7,11 +7,12 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 
 use crate::analysis::Analyzer;
-use crate::event::{Event, Now};
+use crate::event::{Event, Now, SessionRecord};
 use crate::policy::Throttles;
 use crate::wire::queue::ByteQueue;
 
@@ -181,6 +182,8 @@ pub enum EndCause {
     LoginTimeout,
     /// The client was silent for longer than the configuration allows.
     IdleTimeout,
+    /// An operator asked for it.
+    Operator,
     /// The audit trail cannot take more and the configuration says to refuse.
     AuditUnavailable,
 }
@@ -230,6 +233,9 @@ pub trait Session {
     /// Whether the server works on something the client asked for, so that a cancel would hit that
     /// and nothing else: not between statements, and not while the session asks the server itself.
     fn cancellable(&self) -> bool;
+
+    /// Who the session is, as far as the login got; another `Arc` when that changed.
+    fn record(&self) -> Option<&Arc<SessionRecord>>;
 
     /// Events the session will still push for statements already forwarded (their outcomes) and
     /// for its own end. The shell keeps that many places reserved.

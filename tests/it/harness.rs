@@ -27,6 +27,8 @@ pub(crate) struct Setup {
     pub(crate) datasource_extra: String,
     /// The value of `audit:`; `{folder}` is replaced.
     pub(crate) audit: String,
+    /// Further members of `admin:`, with a comma before.
+    pub(crate) admin_extra: String,
     /// Further top-level lines, e.g. `limits:`.
     pub(crate) extra: String,
 }
@@ -40,6 +42,7 @@ impl Setup {
             default: "allow",
             datasource_extra: String::new(),
             audit: "{file: \"{folder}/audit.jsonl\"}".into(),
+            admin_extra: String::new(),
             extra: String::new(),
         }
     }
@@ -81,9 +84,14 @@ impl Setup {
              {}\
              rules: {{directory: rules}}\n\
              audit: {}\n\
-             admin: {{listen: \"127.0.0.1:{admin}\"}}\n\
+             admin: {{listen: \"127.0.0.1:{admin}\"{}}}\n\
              {}",
-            self.upstream, self.default, self.datasource_extra, self.audit, self.extra
+            self.upstream,
+            self.default,
+            self.datasource_extra,
+            self.audit,
+            self.admin_extra,
+            self.extra
         );
         let path = folder.join("portcullis.yaml");
         fs::write(&path, text.replace("{folder}", folder.to_str().unwrap())).unwrap();
@@ -144,6 +152,10 @@ impl Portcullis {
 
     pub(crate) fn port(&self) -> u16 {
         self.listen
+    }
+
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.admin))
     }
 
     /// The folder of the configuration.

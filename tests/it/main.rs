@@ -31,6 +31,8 @@ mod drivers;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod operator;
+#[cfg(test)]
 mod protocol;
 #[cfg(test)]
 mod refusal;

@@ -6,6 +6,7 @@
 //! | session opened, login failed | 3002 Authentication / 1 Logon |
 //! | session closed | 6005 / 99 Disconnect |
 //! | rules loaded or refused | 3004 Entity Management / 3 Update |
+//! | session ended by an operator | 3004 / 4 Delete |
 //! | process started, stopped | 6002 Application Lifecycle / 3 Start, 4 Stop |
 //! | gap | 2004 Detection Finding / 1 Create |
 //!
@@ -114,6 +115,9 @@ impl Frame<'_> {
                 self.reload(json, rules, trigger);
             }
             EventKind::Lifecycle { phase } => self.lifecycle(json, phase),
+            EventKind::Operator { action, target, by, right } => {
+                self.operator(json, action, process::Request { target, by, right });
+            }
             EventKind::Gap { dropped, since_us } => self.gap(json, *dropped, *since_us),
         }
     }

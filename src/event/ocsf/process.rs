@@ -64,6 +64,17 @@ pub(super) struct Rules<'a> {
     pub(super) problems: usize,
 }
 
+/// What an operator asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Request<'a> {
+    /// Id of the session.
+    pub(super) target: &'a str,
+    /// Who asked.
+    pub(super) by: &'a str,
+    /// What gave the right.
+    pub(super) right: &'static str,
+}
+
 impl Frame<'_> {
     pub(super) fn reload(&self, json: &mut Json<'_>, rules: Rules<'_>, trigger: &'static str) {
         let accepted = rules.problems == 0;
@@ -90,6 +101,27 @@ impl Frame<'_> {
             json.word("trigger", trigger);
             json.integer("rules_generation", rules.generation);
             json.integer("problems", u64::try_from(rules.problems).unwrap_or(u64::MAX));
+        });
+    }
+
+    pub(super) fn operator(&self, json: &mut Json<'_>, action: &'static str, request: Request<'_>) {
+        let Request { target, by, right } = request;
+        self.head(json, Kind { class: 3004, activity: 4, severity: 2 });
+        json.word("message", "session ended by an operator");
+        self.metadata(json, "operator.session_end", Trail::default());
+        json.object("actor", |json| json.members(&self.instance.process));
+        json.object("entity", |json| {
+            json.word("name", "session");
+            json.word("type", "Session");
+            json.integer("type_id", 99);
+            json.text("uid", target, ID_BYTES_MAX);
+        });
+        Effect::ALLOWED.write(json);
+        self.unmapped(json, |json| {
+            json.word("action", action);
+            json.text("session_uid", target, ID_BYTES_MAX);
+            json.text("asked_by", by, NAME_BYTES_MAX);
+            json.word("right", right);
         });
     }
 

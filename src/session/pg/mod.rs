@@ -227,6 +227,9 @@ impl Session for PgSession {
             EndCause::IdleTimeout => {
                 (Some("57P05"), "the session was idle for too long", "timeout")
             }
+            EndCause::Operator => {
+                (Some("57P01"), "terminating connection due to administrator command", "operator")
+            }
             EndCause::AuditUnavailable => {
                 (Some("57P03"), "the audit trail cannot take more records", "audit")
             }
@@ -261,6 +264,10 @@ impl Session for PgSession {
             State::Ready(ready) => ready.cancellable(),
             State::Greeting(_) | State::Connecting(_) | State::Login(_) | State::Closed => false,
         }
+    }
+
+    fn record(&self) -> Option<&Arc<SessionRecord>> {
+        Some(&self.journal.record)
     }
 
     fn owed_events(&self) -> usize {
