@@ -23,6 +23,8 @@ pub mod admin;
 #[cfg(feature = "serve")]
 pub mod audit;
 #[cfg(feature = "serve")]
+pub mod auth;
+#[cfg(feature = "serve")]
 pub mod cli;
 #[cfg(feature = "serve")]
 pub mod config;

@@ -12,6 +12,7 @@ mod session {
     use portcullis::analysis::sql::Predicates;
     use portcullis::event::Now;
     use portcullis::policy::{RuleSet, SourceFile, Throttles};
+    use portcullis::session::auth::{Authentication, Reply};
     use portcullis::session::gate::{ActiveRules, PlanCache};
     use portcullis::session::pg::{PgConfig, PgSession, SessionSeed, TlsMode};
     use portcullis::session::{Answer, Outbox, Session as _, Side, Turn};
@@ -49,6 +50,7 @@ mod session {
                 datasource: "main".into(),
                 default_deny: false,
                 tls: TlsMode::Off,
+                authentication: Authentication::default(),
                 server: ("db.example.com".to_owned(), 5432),
                 pending_replies_max: 64,
                 prepared_statements_max: 8,
@@ -69,6 +71,8 @@ mod session {
             rig.feed(Side::Client, b"\0\0\0\x20\0\x03\0\0user\0app\0database\0shop\0\0");
             let Self { rules, analyzer, plans, throttles, session, out, .. } = &mut rig;
             let turn = Turn { rules, analyzer, plans, throttles, now: NOW };
+            let admitted = Answer::Authenticate(Box::new(Reply::Admitted));
+            session.resume(turn, admitted, out).unwrap();
             session.resume(turn, Answer::Connected { secret: [0; 32], tls: None }, out).unwrap();
             rig.feed(Side::Server, &[frame(b'R', &[0; 4]), frame(b'Z', b"I")].concat());
             if !rules_empty(&rig.rules) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::source::{self, Spanned, TlsMode};
-use super::{CatalogLogin, Config, Datasource, Limits, Log, Rules, tls};
+use super::{CatalogLogin, Config, Datasource, Limits, Log, Rules, authentication, tls};
 use crate::audit::{AuditConfig, QUEUE_EVENTS_MIN, Target, WhenFull};
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::yaml::Problems;
@@ -45,7 +45,16 @@ fn datasource(
     taken: &mut Addresses,
     problems: &mut Problems,
 ) -> Option<Datasource> {
-    let source::Datasource { at, name, listen, upstream, default_deny, tls, catalog } = source;
+    let source::Datasource {
+        at,
+        name,
+        listen,
+        upstream,
+        default_deny,
+        tls,
+        catalog,
+        authentication,
+    } = source;
     if listen.is_empty() {
         problems.error(&at, "`listen` names no address");
     }
@@ -62,6 +71,7 @@ fn datasource(
         None => (TlsMode::Off, None),
     };
     let catalog = catalog.and_then(|catalog| check_catalog(catalog, base, problems));
+    let authentication = authentication::check(authentication, problems);
     let (upstream_host, upstream_port) = upstream?;
     Some(Datasource {
         name: name?.value.into(),
@@ -72,6 +82,7 @@ fn datasource(
         tls_mode,
         tls,
         catalog,
+        authentication,
     })
 }
 

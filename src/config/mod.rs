@@ -13,8 +13,10 @@ use std::time::Duration;
 use crate::audit::AuditConfig;
 use crate::policy::diagnostic::{Diagnostic, Severity, Span};
 use crate::policy::yaml::{Document, Problems};
+use crate::session::auth::Authentication;
 
 mod admin;
+mod authentication;
 mod check;
 mod source;
 #[cfg(test)]
@@ -60,6 +62,8 @@ pub struct Datasource {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Credential of our own for reading the catalog.
     pub catalog: Option<CatalogLogin>,
+    /// How clients prove who they are.
+    pub authentication: Authentication,
 }
 
 /// A credential for reading the catalog.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::authentication;
 use crate::audit::WhenFull;
 use crate::policy::diagnostic::Span;
 use crate::policy::yaml::{MapReader, Node, Problems};
@@ -35,6 +36,7 @@ pub(super) struct Datasource {
     pub(super) default_deny: Option<bool>,
     pub(super) tls: Option<Tls>,
     pub(super) catalog: Option<Catalog>,
+    pub(super) authentication: Option<Vec<authentication::Entry>>,
 }
 
 #[derive(Debug)]
@@ -155,9 +157,18 @@ fn datasource(node: &Node, problems: &mut Problems) -> Option<Datasource> {
         .and_then(|n| n.one_of(&[("allow", false), ("deny", true)], problems));
     let tls = map.optional("tls").and_then(|n| tls(n, problems));
     let catalog = map.optional("catalog").and_then(|n| catalog(n, problems));
+    let authentication = map.optional("authentication").map(|n| authentication::read(n, problems));
     map.finish(problems);
-    let listen = listen.unwrap_or_default();
-    Some(Datasource { at: node.span.clone(), name, listen, upstream, default_deny, tls, catalog })
+    Some(Datasource {
+        at: node.span.clone(),
+        name,
+        listen: listen.unwrap_or_default(),
+        upstream,
+        default_deny,
+        tls,
+        catalog,
+        authentication,
+    })
 }
 
 fn tls(node: &Node, problems: &mut Problems) -> Option<Tls> {
@@ -253,7 +264,7 @@ pub(super) fn string(node: &Node, problems: &mut Problems) -> Option<Spanned<Str
     Some(Spanned { value, at: node.span.clone() })
 }
 
-fn one_or_more(node: &Node, problems: &mut Problems) -> Vec<Spanned<String>> {
+pub(super) fn one_or_more(node: &Node, problems: &mut Problems) -> Vec<Spanned<String>> {
     use crate::policy::yaml::Value;
     match &node.value {
         Value::List(items) => items.iter().filter_map(|item| string(item, problems)).collect(),

@@ -183,3 +183,35 @@ fn a_key_must_be_the_certificates() {
         assert_eq!((error.line, error.column), (8, column), "{error}");
     }
 }
+
+#[test]
+fn authentication_is_a_list_in_order() {
+    use crate::session::auth::{Asked, Method, Transport};
+    let dir = folder();
+    let list = "allow
+    authentication:
+      - {method: reject, users: [postgres, \"admin_*\"], transport: [plain, tls]}
+      - {method: relay, networks: [10.0.0.0/8, 192.0.2.7]}
+";
+    let (config, _) = Config::parse("p.yaml", &GOOD.replace("allow\n", list), dir.path()).unwrap();
+    let authentication = &config.datasources[0].authentication;
+    let choose = |user, address: &str, transport| {
+        let address = Some(address.parse().unwrap());
+        authentication.choose(&Asked { user, database: "demo", address, transport }).1
+    };
+    assert_eq!(choose("admin_x", "10.0.0.1", Transport::Tls), Method::Reject);
+    assert_eq!(choose("app", "10.0.0.1", Transport::Plain), Method::Relay);
+    assert_eq!(choose("app", "192.0.2.7", Transport::Plain), Method::Relay);
+    assert_eq!(choose("app", "192.0.2.8", Transport::Plain), Method::Reject);
+    let wrong = |list: &str, expected: &str| {
+        let list = format!("allow\n    authentication: {list}\n");
+        check("allow\n", &list, &format!("p.yaml:8:{expected}"));
+    };
+    wrong("[]", "21: error: the list is empty");
+    wrong("[{users: a}]", "22: error: `method` is missing");
+    wrong("[{method: md5}]", "31: error: unknown value `md5`");
+    wrong("[{method: relay, password: x}]", "38: error: unknown key `password`");
+    wrong("[{method: relay, networks: x}]", "48: error: `x` is no network");
+    wrong("[{method: relay, transport: ssl}]", "49: error: unknown value `ssl`");
+    wrong("[{method: relay}, {method: reject}]", "39: error: this entry is never reached");
+}

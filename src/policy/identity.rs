@@ -29,6 +29,18 @@ pub struct Login {
     pub address: Option<IpAddr>,
     /// Application name at login. The client chooses it: good for housekeeping, not for safety.
     pub application: String,
+    /// What the proof of the login said of its bearer.
+    pub asserted: Asserted,
+}
+
+/// Roles and attributes that the proof of a login carries, a token's claims for instance. They are
+/// merged with those of the identities file as if one more entry of it fitted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asserted {
+    /// Roles.
+    pub roles: BTreeSet<Arc<str>>,
+    /// Attributes by name.
+    pub attributes: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 /// A login with the roles and attributes the identities file gives it.
@@ -128,8 +140,12 @@ impl Identities {
     /// Attaches roles and attributes: all entries that fit are merged. An attribute that two of
     /// them give different values is left out, so that a filter that needs it refuses.
     pub(crate) fn identify(&self, login: Login) -> Identity {
-        let mut roles = BTreeSet::new();
+        let Asserted { roles, attributes } = &login.asserted;
+        let mut roles = roles.clone();
         let mut given: BTreeMap<Arc<str>, BTreeSet<Arc<str>>> = BTreeMap::new();
+        for (name, value) in attributes {
+            given.entry(Arc::clone(name)).or_default().insert(Arc::clone(value));
+        }
         for entry in self.entries.iter().filter(|entry| entry.fits(&login)) {
             roles.extend(entry.roles.iter().cloned());
             for (name, value) in &entry.attributes {

@@ -31,7 +31,7 @@ pub use decide::Trace;
 pub use decision::{Allowed, Decision, Denial, DenyReason, Limit};
 pub use diagnostic::{Diagnostic, Severity, Span};
 pub use explain::{Considered, Explanation};
-pub use identity::{Identity, IdentityClass, Login};
+pub use identity::{Asserted, Identity, IdentityClass, Login};
 pub use limit::Throttles;
 pub use rule::Mode;
 pub use ruleset::RuleSet;

@@ -135,6 +135,7 @@ impl Bench {
             limits,
         });
         let datasource = Arc::new(Datasource {
+            auth: crate::auth::Authenticator::new(Arc::clone(&shared.rules)),
             shared,
             name: "toy".into(),
             analyzer: Arc::new(Analyzer::default()),

@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use crate::admin::{self, AdminState, EndRequest, Ended, Rights, Status};
 use crate::analysis::{Analyzer, AnalyzerLimits};
 use crate::audit::{self, Queue};
+use crate::auth::Authenticator;
 use crate::config::{self, Config};
 use crate::event::{Event, EventKind, Instance};
 use crate::metrics::{Build, DatasourceLabels, Metrics};
@@ -292,6 +293,7 @@ fn datasource(
         name: Arc::clone(&written.name),
         analyzer: Arc::new(Analyzer::new(limits)),
         cancels: Arc::new(CancelRegistry::default()),
+        auth: Authenticator::new(Arc::clone(&shared.rules)),
         dial: Upstream {
             host: written.upstream_host.clone(),
             port: written.upstream_port,

@@ -21,6 +21,7 @@ pub(super) fn postgresql(
             config::TlsMode::Allowed => TlsMode::Allowed,
             config::TlsMode::Required => TlsMode::Required,
         },
+        authentication: datasource.authentication.clone(),
         server: (datasource.upstream_host.clone(), datasource.upstream_port),
         pending_replies_max: limits.pending_replies,
         prepared_statements_max: limits.prepared_statements,

@@ -14,6 +14,7 @@ use super::workers::Workers;
 use crate::admin::Status;
 use crate::analysis::Analyzer;
 use crate::audit::Queue;
+use crate::auth::Authenticator;
 use crate::metrics::{DatasourceMetrics, Metrics};
 use crate::policy::Throttles;
 use crate::session::Turn;
@@ -57,6 +58,8 @@ pub(crate) struct Datasource<D> {
     pub(crate) analyzer: Arc<Analyzer>,
     /// Keys of live sessions.
     pub(crate) cancels: Arc<CancelRegistry>,
+    /// Answers what sessions ask about logins.
+    pub(crate) auth: Authenticator,
     /// Opens connections to the server.
     pub(crate) dial: D,
     /// The server as the log names it, `host:port`.

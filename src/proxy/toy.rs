@@ -120,6 +120,7 @@ impl Session for Toy {
     ) -> Result<(), ProtocolError> {
         match answer {
             Answer::TlsStarted(_) => out.to_client.extend(b"secured\n"),
+            Answer::Authenticate(_) => {}
             Answer::Connected { secret, tls: _ } => {
                 self.phase = Phase::Idle;
                 out.to_client.extend(b"hi\n");

@@ -16,6 +16,7 @@ use crate::event::{Event, Now, SessionRecord};
 use crate::policy::Throttles;
 use crate::wire::queue::ByteQueue;
 
+pub mod auth;
 pub mod gate;
 pub mod pg;
 
@@ -67,6 +68,10 @@ pub enum Effect {
     /// that point (nothing may be injected before the handshake): the shell checks it and ends the
     /// connection otherwise. Answered with [`Answer::TlsStarted`].
     StartTls,
+    /// Find out something about a login. Answered with [`Answer::Authenticate`].
+    Authenticate(Box<auth::Request>),
+    /// Take note of what became of an attempt to log in. No answer.
+    ReportLogin(Box<auth::Report>),
     /// Connect to the datasource's server. Answered with `Connected` or `ConnectFailed`.
     Connect,
     /// Forward a cancel to whoever holds this key, then close this connection. No answer.
@@ -122,6 +127,8 @@ pub struct PeerCredentials {
 pub enum Answer {
     /// The client leg is TLS now.
     TlsStarted(TlsPeer),
+    /// What was asked about a login.
+    Authenticate(Box<auth::Reply>),
     /// The server leg is open. `secret` is fresh randomness for the cancel key of this session.
     Connected {
         /// Random bytes, unpredictable; as many of them as the client's protocol can carry.

@@ -2,10 +2,10 @@
 
 use std::process::Output;
 
-use crate::harness::{Portcullis, Setup};
+use crate::harness::{Portcullis, SOON, Setup, wait_until};
 use crate::pg::{Hba, PASSWORD, Postgres, expect_success, psql};
 use crate::raw::{GSSENC_REQUEST, Raw, SSL_REQUEST, startup_packet, untyped_packet};
-use crate::recorder::Recorder;
+use crate::recorder::{Recorder, contains};
 
 /// One login by psql: the outcome's standard output or error text.
 fn login(port: u16, user: &str, password: &str, sslmode: &str) -> Output {
@@ -164,4 +164,42 @@ fn unknown_user_and_database_get_the_servers_own_error() {
         let direct = Raw::try_login(server.address(), &parameters).unwrap_err();
         assert_eq!(error.get(b'M'), direct.get(b'M'));
     }
+}
+
+#[test]
+fn the_first_authentication_entry_that_fits_decides() {
+    let server = Postgres::start();
+    let recorder = Recorder::start(server.address());
+    let mut setup = Setup::open(recorder.address());
+    setup.datasource_extra = "\x20   authentication:\n\
+         \x20     - {method: reject, users: [postgres, \"md5*\"]}\n\
+         \x20     - {method: relay, networks: [127.0.0.0/8], databases: demo}\n"
+        .to_owned();
+    let proxy = Portcullis::start(&setup);
+    check_accepted(&login(proxy.port(), "support", "", "disable"), "support");
+    check_refused(&login(proxy.port(), "md5user", "", "disable"), "no authentication entry admits");
+    let elsewhere = psql(proxy.port(), "support", "other").args(["-c", "select 1"]).output();
+    check_refused(&elsewhere.unwrap(), "no authentication entry admits user \"support\"");
+    for rejected in [&b"md5user"[..], b"other"] {
+        assert!(!contains(&recorder.to_server(), rejected), "a rejected login reached the server");
+    }
+}
+
+#[test]
+fn whoever_guesses_passwords_waits_and_nobody_else_does() {
+    let server = Postgres::with_hba(Hba::Scram);
+    let proxy = Portcullis::start(&Setup::open(server.address()));
+    for _ in 0..6 {
+        check_refused(
+            &login(proxy.port(), "support", "wrong", "disable"),
+            "password authentication failed",
+        );
+    }
+    let refused = login(proxy.port(), "support", PASSWORD, "disable");
+    check_refused(&refused, "too many failed logins");
+    check_refused(&refused, "try again in");
+    check_accepted(&login(proxy.port(), "analyst", PASSWORD, "disable"), "analyst");
+    wait_until("the delay is over", SOON, || {
+        login(proxy.port(), "support", PASSWORD, "disable").status.success()
+    });
 }

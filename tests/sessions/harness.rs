@@ -8,6 +8,7 @@ use portcullis::analysis::sql::Predicates;
 use portcullis::analysis::{Analyzer, Catalog};
 use portcullis::event::{Event, Now};
 use portcullis::policy::{RuleSet, SourceFile, Throttles};
+use portcullis::session::auth::{Authentication, Reply, Request};
 use portcullis::session::gate::{ActiveRules, PlanCache};
 use portcullis::session::pg::{PgConfig, PgSession, SessionSeed, TlsMode};
 use portcullis::session::{
@@ -68,6 +69,7 @@ pub(crate) fn config(tls: TlsMode) -> PgConfig {
         datasource: "main".into(),
         default_deny: false,
         tls,
+        authentication: Authentication::default(),
         server: ("db.example.com".to_owned(), 5432),
         pending_replies_max: 64,
         prepared_statements_max: 8,
@@ -115,7 +117,25 @@ impl Wire {
 
     /// Offers what is there until nothing moves, as the shell does.
     pub(crate) fn turns(&mut self, world: &World) {
-        while self.feed(world, Side::Server) | self.feed(world, Side::Client) {}
+        loop {
+            while self.feed(world, Side::Server) | self.feed(world, Side::Client) {}
+            if !self.admit(world) {
+                break;
+            }
+        }
+    }
+
+    /// Lets every client try to log in, and takes note of nothing.
+    fn admit(&mut self, world: &World) -> bool {
+        self.out.effects.retain(|effect| !matches!(effect, Effect::ReportLogin(_)));
+        let asks = |effect: &Effect| matches!(effect, Effect::Authenticate(request) if matches!(**request, Request::Admit(_)));
+        let Some(at) = self.out.effects.iter().position(asks) else { return false };
+        self.out.effects.remove(at);
+        self.out.room = self.room;
+        let answer = Answer::Authenticate(Box::new(Reply::Admitted));
+        self.session.resume(world.turn(), answer, &mut self.out).unwrap();
+        self.events.append(&mut self.out.events);
+        true
     }
 
     /// One call of the session. Returns whether anything happened.

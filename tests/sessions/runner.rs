@@ -432,6 +432,8 @@ fn effect_words(effect: &Effect) -> String {
     match effect {
         Effect::StartTls => "start_tls".to_owned(),
         Effect::Connect => "connect".to_owned(),
+        Effect::Authenticate(_) => "authenticate".to_owned(),
+        Effect::ReportLogin(_) => "report".to_owned(),
         Effect::Cancel { key: of, from: _ } => format!("cancel {}", key(of)),
         Effect::RegisterCancel { ours, theirs } => {
             format!("register {} for {}", key(ours), key(theirs))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::*;
 use crate::facts::{Access, AccessMode, Action, Certainty, Verb, Why};
 use crate::name::RelationPath;
-use crate::policy::SourceFile;
+use crate::policy::{Asserted, SourceFile};
 
 fn demo() -> Files {
     Files::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/demo")).unwrap()
@@ -141,6 +141,7 @@ fn explaining_names_who_and_why() {
         database: "demo".to_owned(),
         address: None,
         application: String::new(),
+        asserted: Asserted::default(),
     };
     let text =
         explain(&report.rules.unwrap(), login, "select email from customers", &analyze).to_string();

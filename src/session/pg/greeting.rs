@@ -1,16 +1,11 @@
 //! From the first byte to the StartupMessage: encryption, cancel requests, and whether the start-up
 //! is admitted at all.
 
-use std::sync::Arc;
-
 use bytes::BytesMut;
 
-use super::login::Connecting;
-use super::scope::ScopeTracker;
-use super::{Call, Denied, Journal, PgConfig, State, TlsMode, close_with, fatal};
-use crate::facts::{Certainty, Facts, SettingChange};
-use crate::policy::{Decision, DenyReason, Login as PolicyLogin};
-use crate::session::{CancelKey, Effect, Outbox, TlsPeer, Turn};
+use super::admission::Candidate;
+use super::{Call, Denied, PgConfig, State, TlsMode, close_with, fatal};
+use crate::session::{CancelKey, Effect, Outbox, TlsPeer};
 use crate::wire::error::WireError;
 use crate::wire::pg::error::Report;
 use crate::wire::pg::message;
@@ -105,25 +100,32 @@ impl Greeting {
         Ok(())
     }
 
-    fn started(&self, call: &mut Call<'_>, config: &PgConfig, startup: Startup) -> State {
-        let encrypted = matches!(self.tls, Tls::Started(_));
-        let admitted = admit_startup(config, call.turn, call.journal, &startup, encrypted);
-        let out = &mut *call.out;
-        match admitted {
-            Ok(scope) => {
-                negotiate(&startup, out);
-                out.effects.push(Effect::Connect);
-                State::Connecting(Box::new(Connecting::new(startup, encrypted, scope)))
+    fn started(&mut self, call: &mut Call<'_>, config: &PgConfig, startup: Startup) -> State {
+        let tls = match std::mem::take(&mut self.tls) {
+            Tls::Started(peer) => Some(*peer),
+            Tls::NotAsked | Tls::Declined | Tls::Starting => None,
+        };
+        if config.tls == TlsMode::Required && tls.is_none() {
+            let hint = Some("connect with sslmode=require or stronger");
+            let denial = Denied::new("28000", "this listener serves TLS connections only", hint);
+            return refused(call, &denial);
+        }
+        match Candidate::new(config, call.journal, startup, tls.as_ref()) {
+            Ok(candidate) => {
+                negotiate(&candidate.startup, call.out);
+                candidate.ask(call)
             }
-            Err(denial) => {
-                call.journal.login_failed(call.turn.now, denial.code, None, out);
-                let Denied { code, message, hint } = &denial;
-                let report = Report { hint: hint.as_deref(), ..fatal(code, message) };
-                close_with(&report, out);
-                State::Closed
-            }
+            Err(denial) => refused(call, &denial),
         }
     }
+}
+
+/// A start-up that is refused before anybody was asked anything.
+fn refused(call: &mut Call<'_>, denial: &Denied) -> State {
+    call.journal.login_failed(call.turn.now, denial.code, None, call.out);
+    let Denied { code, message, hint } = denial;
+    close_with(&Report { hint: hint.as_deref(), ..fatal(code, message) }, call.out);
+    State::Closed
 }
 
 fn unsupported(major: u16, minor: u16, out: &mut Outbox) -> State {
@@ -153,80 +155,4 @@ fn negotiate(startup: &Startup, out: &mut Outbox) {
 fn unknown_options(startup: &Startup) -> impl Iterator<Item = &[u8]> {
     let names = startup.parameters.iter().map(|(name, _)| name.as_slice());
     names.filter(|name| name.starts_with(b"_pq_."))
-}
-
-fn admit_startup(
-    config: &PgConfig,
-    turn: Turn<'_>,
-    journal: &mut Journal,
-    startup: &Startup,
-    encrypted: bool,
-) -> Result<ScopeTracker, Denied> {
-    if config.tls == TlsMode::Required && !encrypted {
-        let hint = Some("connect with sslmode=require or stronger");
-        return Err(Denied::new("28000", "this listener serves TLS connections only", hint));
-    }
-    let text = |name: &str| startup.get(name).map(|value| String::from_utf8(value.to_vec()));
-    let not_utf8 = |_| Denied::new("22021", "user, database and application must be UTF-8", None);
-    let user = text("user").transpose().map_err(not_utf8)?.filter(|user| !user.is_empty());
-    let Some(user) = user else {
-        let message = "no PostgreSQL user name specified in startup packet";
-        return Err(Denied::new("28000", message, None));
-    };
-    let database = text("database").transpose().map_err(not_utf8)?;
-    let database = database.filter(|name| !name.is_empty()).unwrap_or_else(|| user.clone());
-    let application = text("application_name").transpose().map_err(not_utf8)?.unwrap_or_default();
-    let mut record = (*journal.record).clone();
-    record.user.clone_from(&user);
-    record.database.clone_from(&database);
-    record.application.clone_from(&application);
-    let login = PolicyLogin {
-        datasource: Arc::clone(&config.datasource),
-        default_deny: config.default_deny,
-        user,
-        database,
-        address: record.client.map(|address| address.ip()),
-        application,
-    };
-    let scope = ScopeTracker::new(turn, login);
-    record.roles.clone_from(&scope.class().identity.roles);
-    journal.record = Arc::new(record);
-    admit_parameters(turn, startup, &scope)?;
-    Ok(scope)
-}
-
-/// Replication is another grammar; settings in the start-up obey the same policy as SET.
-fn admit_parameters(turn: Turn<'_>, startup: &Startup, scope: &ScopeTracker) -> Result<(), Denied> {
-    let replication = startup.get("replication").map(<[u8]>::to_ascii_lowercase);
-    let off = [&b"false"[..], b"off", b"no", b"0", b"f", b"n", b""];
-    if replication.is_some_and(|value| !off.contains(&value.as_slice())) {
-        let hint = Some("connect to the database server directly for replication");
-        return Err(Denied::new("0A000", "replication connections are not served", hint));
-    }
-    if !scope.class().concerned {
-        return Ok(());
-    }
-    let Some(settings) = startup.settings() else {
-        let hint = Some("use -c name=value only");
-        return Err(Denied::new("42501", "startup options hold an unknown switch", hint));
-    };
-    let change = |(name, value): (String, String)| SettingChange {
-        name: name.into(),
-        value: Some(value.into()),
-        local: false,
-    };
-    let facts = Facts {
-        certainty: Certainty::Known,
-        actions: Vec::new(),
-        accesses: Vec::new(),
-        functions: Vec::new(),
-        settings: settings.into_iter().map(change).collect(),
-    };
-    match turn.rules.set.decide(scope.class(), &facts) {
-        Decision::Deny(denial) if denial.reason == DenyReason::SideDoor => {
-            Err(Denied { code: "42501", message: denial.message, hint: denial.hint })
-        }
-        // Allow lists speak of statements; the start-up holds none.
-        Decision::Deny(_) | Decision::Allow(_) => Ok(()),
-    }
 }

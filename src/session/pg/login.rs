@@ -7,6 +7,7 @@ use bytes::{Buf, BytesMut};
 use super::ready::{Backend as BackendState, Ready};
 use super::scope::ScopeTracker;
 use super::{Call, Denied, PgConfig, State, close_with, fatal};
+use crate::session::auth::{Attempt, Proof, Report as LoginReport, Transport};
 use crate::session::{CancelKey, Effect, Outbox, SECRET_BYTES};
 use crate::wire::error::WireError;
 use crate::wire::pg::error::{Report, sqlstate};
@@ -19,20 +20,27 @@ use crate::wire::reader::Reader;
 #[derive(Debug)]
 pub(super) struct Connecting {
     startup: Startup,
-    encrypted: bool,
+    attempt: Attempt,
+    transport: Transport,
     /// Taken when the connection stands.
     scope: Option<ScopeTracker>,
 }
 
 impl Connecting {
-    pub(super) fn new(startup: Startup, encrypted: bool, scope: ScopeTracker) -> Self {
-        Self { startup, encrypted, scope: Some(scope) }
+    pub(super) fn new(
+        startup: Startup,
+        attempt: Attempt,
+        transport: Transport,
+        scope: ScopeTracker,
+    ) -> Self {
+        Self { startup, attempt, transport, scope: Some(scope) }
     }
 
     pub(super) fn connected(&mut self, secret: [u8; SECRET_BYTES], out: &mut Outbox) -> Login {
         out.to_server.encode(|out| message::startup(out, &self.startup));
         Login {
-            encrypted: self.encrypted,
+            attempt: self.attempt.clone(),
+            transport: self.transport,
             scope: self.scope.take(),
             secret: secret.iter().copied().take(self.startup.secret_bytes()).collect(),
             expected: Expected::Nothing,
@@ -46,7 +54,8 @@ impl Connecting {
 /// Authentication is relayed between client and server.
 #[derive(Debug)]
 pub(super) struct Login {
-    encrypted: bool,
+    attempt: Attempt,
+    transport: Transport,
     scope: Option<ScopeTracker>,
     /// Ours, for the client to cancel with.
     secret: Vec<u8>,
@@ -138,6 +147,9 @@ impl Login {
             (Backend::ErrorResponse, _) => {
                 let code = String::from_utf8_lossy(&sqlstate(body)).into_owned();
                 journal.login_failed(turn.now, &code, Some(self.method), out);
+                if !self.authenticated && WRONG_PROOF.contains(&code.as_str()) {
+                    self.report(Proof::Failed, out);
+                }
                 out.to_client.take_from(input, head.len);
                 out.effects.push(Effect::Close);
                 return Ok(Some(State::Closed));
@@ -166,6 +178,11 @@ impl Login {
         Ok(None)
     }
 
+    fn report(&self, proof: Proof, out: &mut Outbox) {
+        let report = LoginReport { attempt: self.attempt.clone(), proof };
+        out.effects.push(Effect::ReportLogin(Box::new(report)));
+    }
+
     /// Relays one Authentication message, or says why not.
     fn authentication(
         &mut self,
@@ -181,12 +198,13 @@ impl Login {
             0 => {
                 reader.finish()?;
                 self.authenticated = true;
+                self.report(Proof::Held, out);
                 relay(out);
                 return Ok(None);
             }
             3 => {
                 self.method = "cleartext";
-                if !self.encrypted {
+                if !self.transport.is_confidential() {
                     let hint = Some("connect with sslmode=require, or use scram-sha-256");
                     let message = "the server asks for the password in clear text, \
                                    which is relayed over TLS only";
@@ -262,3 +280,6 @@ const SERVER_SECRET_BYTES_MAX: usize = 256;
 
 /// Longest frame of a server during login: errors, parameters, authentication exchanges.
 const LOGIN_FRAME_BYTES_MAX: usize = 64 * 1024;
+
+/// What a server says of a wrong password, and of a user it does not let in.
+const WRONG_PROOF: [&str; 2] = ["28P01", "28000"];

@@ -1,12 +1,13 @@
 //! PostgreSQL protocol 3 sessions.
 //!
 //! ```text
-//! Greeting ──StartupMessage──► Connecting ──Connected──► Login ──ReadyForQuery──► Ready ──► Closed
-//!    ▲  │ SSLRequest                                       │ refused
-//!    └──┘                                                  └──────────────────────────────► Closed
+//! Greeting ──StartupMessage──► Admitting ──relay──────────► Connecting ──Connected──► Login ──► Ready
+//!    ▲  │ SSLRequest               └──► Challenge ──Granted──►──┘
+//!    └──┘
 //! ```
-//! `Greeting` lives in `greeting`, `Login` in `login`, `Ready` in `ready` with its two halves `client`
-//! (what the client asks) and `server` (what the server answers).
+//! and from each of them to `Closed`. `Greeting` lives in `greeting`, `Admitting` in `admission`,
+//! `Challenge` in `challenge`, `Login` in `login`, `Ready` in `ready` with its two halves `client` (what
+//! the client asks) and `server` (what the server answers).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use crate::event::{Event, EventKind, Now, SessionRecord, Upstream};
+use crate::session::auth::Authentication;
 use crate::session::gate::Refusal;
 use crate::session::{
     Answer, Capabilities, Effect, EndCause, Outbox, PeerCredentials, Phase, ProtocolError, Session,
@@ -22,7 +24,9 @@ use crate::session::{
 use crate::wire::error::WireError;
 use crate::wire::pg::error::{Report, Severity};
 
+mod admission;
 mod catalog_load;
+mod challenge;
 mod client;
 mod greeting;
 mod login;
@@ -54,6 +58,8 @@ pub struct PgConfig {
     pub default_deny: bool,
     /// TLS on the client leg.
     pub tls: TlsMode,
+    /// How clients prove who they are.
+    pub authentication: Authentication,
     /// Server address as configured, for the record.
     pub server: (String, u16),
     /// Most replies a client may be waiting for; above it the client is not read.
@@ -87,6 +93,10 @@ pub struct PgSession {
 enum State {
     /// Before the StartupMessage.
     Greeting(greeting::Greeting),
+    /// The shell is asked whether the client may try.
+    Admitting(Box<admission::Candidate>),
+    /// The client proves to us who it is.
+    Challenge(Box<challenge::Challenge>),
     /// The server is being connected to.
     Connecting(Box<login::Connecting>),
     /// Authentication is relayed.
@@ -126,6 +136,7 @@ impl PgSession {
             (State::Greeting(greeting), Side::Client) => {
                 greeting.feed(&mut call, &self.config, input)?
             }
+            (State::Challenge(challenge), Side::Client) => challenge.feed(&mut call, input)?,
             (State::Login(login), Side::Client) => login.feed_client(&mut call, input)?,
             (State::Login(login), Side::Server) => {
                 login.feed_server(&mut call, &self.config, input)?
@@ -136,7 +147,13 @@ impl PgSession {
                 None
             }
             // Nothing is connected: these bytes cannot come.
-            (State::Greeting(_) | State::Connecting(_), _) => None,
+            (
+                State::Greeting(_)
+                | State::Admitting(_)
+                | State::Challenge(_)
+                | State::Connecting(_),
+                _,
+            ) => None,
             (State::Closed, _) => {
                 input.clear();
                 None
@@ -177,6 +194,7 @@ impl Session for PgSession {
         answer: Answer,
         out: &mut Outbox,
     ) -> Result<(), ProtocolError> {
+        let unasked = ProtocolError { side: Side::Server, kind: WireError::UnexpectedBytes };
         let next = match (&mut self.state, answer) {
             (State::Greeting(greeting), Answer::TlsStarted(peer)) => {
                 greeting.tls_started(peer);
@@ -184,6 +202,16 @@ impl Session for PgSession {
             }
             (State::Connecting(connecting), Answer::Connected { secret, tls: _ }) => {
                 Some(State::Login(Box::new(connecting.connected(secret, out))))
+            }
+            (State::Admitting(_), Answer::Authenticate(reply)) => {
+                let state = std::mem::replace(&mut self.state, State::Closed);
+                let State::Admitting(candidate) = state else { return Err(unasked) };
+                let mut call = Call { turn, journal: &mut self.journal, out };
+                Some(candidate.admitted(&mut call, &reply).ok_or(unasked)?)
+            }
+            (State::Challenge(challenge), Answer::Authenticate(reply)) => {
+                let mut call = Call { turn, journal: &mut self.journal, out };
+                Some(challenge.judged(&mut call, *reply).ok_or(unasked)?)
             }
             (State::Connecting(_), Answer::ConnectFailed) => {
                 self.journal.login_failed(turn.now, "08001", None, out);
@@ -195,10 +223,7 @@ impl Session for PgSession {
                 close_with(&report, out);
                 Some(State::Closed)
             }
-            _ => {
-                let kind = WireError::UnexpectedBytes;
-                return Err(ProtocolError { side: Side::Server, kind });
-            }
+            _ => return Err(unasked),
         };
         if let Some(next) = next {
             self.state = next;
@@ -209,7 +234,11 @@ impl Session for PgSession {
     fn end(&mut self, turn: Turn<'_>, cause: EndCause, out: &mut Outbox) {
         let silent = match std::mem::replace(&mut self.state, State::Closed) {
             State::Closed => true,
-            State::Greeting(_) | State::Connecting(_) | State::Login(_) => false,
+            State::Greeting(_)
+            | State::Admitting(_)
+            | State::Challenge(_)
+            | State::Connecting(_)
+            | State::Login(_) => false,
             State::Ready(mut ready) => {
                 ready.abandon(&mut Call { turn, journal: &mut self.journal, out });
                 ready.server_said_fatal()
@@ -245,15 +274,27 @@ impl Session for PgSession {
     fn wants(&self, side: Side) -> bool {
         match (&self.state, side) {
             (State::Greeting(greeting), Side::Client) => greeting.wants_client(),
+            (State::Challenge(challenge), Side::Client) => challenge.wants_client(),
             (State::Login(_), _) | (State::Ready(_), Side::Server) => true,
             (State::Ready(ready), Side::Client) => ready.wants_client(),
-            (State::Greeting(_) | State::Connecting(_) | State::Closed, _) => false,
+            (
+                State::Greeting(_)
+                | State::Admitting(_)
+                | State::Challenge(_)
+                | State::Connecting(_)
+                | State::Closed,
+                _,
+            ) => false,
         }
     }
 
     fn phase(&self) -> Phase {
         match &self.state {
-            State::Greeting(_) | State::Connecting(_) | State::Login(_) => Phase::Login,
+            State::Greeting(_)
+            | State::Admitting(_)
+            | State::Challenge(_)
+            | State::Connecting(_)
+            | State::Login(_) => Phase::Login,
             State::Ready(ready) => ready.phase(),
             State::Closed => Phase::Closing,
         }
@@ -262,7 +303,12 @@ impl Session for PgSession {
     fn cancellable(&self) -> bool {
         match &self.state {
             State::Ready(ready) => ready.cancellable(),
-            State::Greeting(_) | State::Connecting(_) | State::Login(_) | State::Closed => false,
+            State::Greeting(_)
+            | State::Admitting(_)
+            | State::Challenge(_)
+            | State::Connecting(_)
+            | State::Login(_)
+            | State::Closed => false,
         }
     }
 
@@ -273,7 +319,11 @@ impl Session for PgSession {
     fn owed_events(&self) -> usize {
         match &self.state {
             // The opening (or its failure), and the end.
-            State::Greeting(_) | State::Connecting(_) | State::Login(_) => 2,
+            State::Greeting(_)
+            | State::Admitting(_)
+            | State::Challenge(_)
+            | State::Connecting(_)
+            | State::Login(_) => 2,
             State::Ready(_) => self.journal.owed + 1,
             State::Closed => self.journal.owed,
         }

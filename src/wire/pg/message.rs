@@ -72,6 +72,16 @@ pub fn authentication_sasl(out: &mut BytesMut, mechanisms: &[&[u8]]) {
     });
 }
 
+/// AuthenticationOk.
+pub fn authentication_ok(out: &mut BytesMut) {
+    framed(out, b'R', |out| out.put_u32(0));
+}
+
+/// AuthenticationCleartextPassword.
+pub fn authentication_cleartext(out: &mut BytesMut) {
+    framed(out, b'R', |out| out.put_u32(3));
+}
+
 /// ReadyForQuery with a transaction status (`I`, `T`, `E`).
 pub fn ready_for_query(out: &mut BytesMut, status: u8) {
     framed(out, b'Z', |out| out.put_u8(status));
