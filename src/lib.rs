@@ -34,3 +34,5 @@ pub mod metrics;
 pub mod proxy;
 #[cfg(feature = "serve")]
 pub mod reload;
+#[cfg(feature = "serve")]
+pub mod tls;

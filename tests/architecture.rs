@@ -21,7 +21,8 @@ const LAYERS: &[(&str, u8, &[&str])] = &[
 ];
 
 /// Layer 4 may use everything below it and its own kind.
-const SHELL: &[&str] = &["admin", "audit", "auth", "cli", "config", "metrics", "proxy", "reload"];
+const SHELL: &[&str] =
+    &["admin", "audit", "auth", "cli", "config", "metrics", "proxy", "reload", "tls"];
 
 /// What only the shell may touch.
 const WORLD: &[&str] = &[

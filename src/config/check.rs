@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::source::{self, Spanned, TlsMode};
@@ -52,6 +51,7 @@ fn datasource(
         upstream,
         default_deny,
         tls,
+        upstream_tls,
         catalog,
         authentication,
     } = source;
@@ -67,12 +67,16 @@ fn datasource(
         .collect();
     let upstream = upstream.and_then(|written| host_and_port(&written, problems));
     let (tls_mode, tls) = match tls {
-        Some(tls) => (tls.mode, check_tls(tls, base, problems)),
+        Some(written) => (written.mode, tls::client_leg(written, base, problems)),
         None => (TlsMode::Off, None),
     };
     let catalog = catalog.and_then(|catalog| check_catalog(catalog, base, problems));
     let authentication = authentication::check(authentication, problems);
     let (upstream_host, upstream_port) = upstream?;
+    let upstream_tls = match upstream_tls {
+        Some(written) => tls::server_leg(written, base, problems),
+        None => tls::default_server_leg(&upstream_host, &at, problems),
+    };
     Some(Datasource {
         name: name?.value.into(),
         listen,
@@ -81,6 +85,7 @@ fn datasource(
         default_deny: default_deny?,
         tls_mode,
         tls,
+        upstream_tls: upstream_tls?,
         catalog,
         authentication,
     })
@@ -158,34 +163,6 @@ fn host_and_port(written: &Spanned<String>, problems: &mut Problems) -> Option<(
 
 pub(super) fn resolve(base: &Path, written: &str) -> PathBuf {
     base.join(written)
-}
-
-fn check_tls(
-    source: source::Tls,
-    base: &Path,
-    problems: &mut Problems,
-) -> Option<Arc<rustls::ServerConfig>> {
-    let source::Tls { at, mode, certificate, key } = source;
-    if mode == TlsMode::Off {
-        return None;
-    }
-    let (Some(certificate), Some(key)) = (certificate, key) else {
-        problems.push(
-            Diagnostic::error(&at, "TLS needs `certificate` and `key`")
-                .with_help("give both, or `mode: off`"),
-        );
-        return None;
-    };
-    let key_path = resolve(base, &key.value);
-    warn_if_world_readable(&key_path, &key.at, problems);
-    match tls::load(&resolve(base, &certificate.value), &key_path) {
-        Ok(config) => Some(config),
-        Err(problem) => {
-            let at = if problem.in_key { &key.at } else { &certificate.at };
-            problems.push(Diagnostic::error(at, problem.message).with_help(problem.help));
-            None
-        }
-    }
 }
 
 fn check_catalog(

@@ -14,6 +14,7 @@ use crate::audit::AuditConfig;
 use crate::policy::diagnostic::{Diagnostic, Severity, Span};
 use crate::policy::yaml::{Document, Problems};
 use crate::session::auth::Authentication;
+use crate::tls::{ClientLeg, UpstreamTls, Watched};
 
 mod admin;
 mod authentication;
@@ -59,7 +60,9 @@ pub struct Datasource {
     /// Whether clients may or must use TLS.
     pub tls_mode: TlsMode,
     /// The certificate with its key; present unless the mode is off.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<Arc<Watched<ClientLeg>>>,
+    /// Whether and how the server is spoken to in TLS.
+    pub upstream_tls: UpstreamTls,
     /// Credential of our own for reading the catalog.
     pub catalog: Option<CatalogLogin>,
     /// How clients prove who they are.

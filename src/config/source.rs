@@ -35,6 +35,7 @@ pub(super) struct Datasource {
     pub(super) upstream: Option<Spanned<String>>,
     pub(super) default_deny: Option<bool>,
     pub(super) tls: Option<Tls>,
+    pub(super) upstream_tls: Option<UpstreamTls>,
     pub(super) catalog: Option<Catalog>,
     pub(super) authentication: Option<Vec<authentication::Entry>>,
 }
@@ -45,6 +46,26 @@ pub(super) struct Tls {
     pub(super) mode: TlsMode,
     pub(super) certificate: Option<Spanned<String>>,
     pub(super) key: Option<Spanned<String>>,
+}
+
+/// TLS to the server.
+#[derive(Debug)]
+pub(super) struct UpstreamTls {
+    pub(super) at: Span,
+    pub(super) mode: Option<Spanned<UpstreamTlsMode>>,
+    pub(super) ca: Option<Spanned<String>>,
+    pub(super) certificate: Option<Spanned<String>>,
+    pub(super) key: Option<Spanned<String>>,
+}
+
+/// The words libpq has for what TLS to a server must establish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UpstreamTlsMode {
+    Disable,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
 }
 
 /// Whether clients may or must use TLS.
@@ -156,6 +177,7 @@ fn datasource(node: &Node, problems: &mut Problems) -> Option<Datasource> {
         .required("default", problems)
         .and_then(|n| n.one_of(&[("allow", false), ("deny", true)], problems));
     let tls = map.optional("tls").and_then(|n| tls(n, problems));
+    let upstream_tls = map.optional("upstream_tls").and_then(|n| upstream_tls(n, problems));
     let catalog = map.optional("catalog").and_then(|n| catalog(n, problems));
     let authentication = map.optional("authentication").map(|n| authentication::read(n, problems));
     map.finish(problems);
@@ -166,6 +188,7 @@ fn datasource(node: &Node, problems: &mut Problems) -> Option<Datasource> {
         upstream,
         default_deny,
         tls,
+        upstream_tls,
         catalog,
         authentication,
     })
@@ -180,6 +203,27 @@ fn tls(node: &Node, problems: &mut Problems) -> Option<Tls> {
     let key = map.optional("key").and_then(|n| string(n, problems));
     map.finish(problems);
     Some(Tls { at: node.span.clone(), mode: mode?, certificate, key })
+}
+
+fn upstream_tls(node: &Node, problems: &mut Problems) -> Option<UpstreamTls> {
+    let mut map = MapReader::new(node, problems)?;
+    let modes = [
+        ("disable", UpstreamTlsMode::Disable),
+        ("prefer", UpstreamTlsMode::Prefer),
+        ("require", UpstreamTlsMode::Require),
+        ("verify-ca", UpstreamTlsMode::VerifyCa),
+        ("verify-full", UpstreamTlsMode::VerifyFull),
+    ];
+    let mode = match map.optional("mode") {
+        None => None,
+        // A mode that is not understood must not become the default one.
+        Some(n) => Some(Spanned { value: n.one_of(&modes, problems)?, at: n.span.clone() }),
+    };
+    let ca = map.optional("ca").and_then(|n| string(n, problems));
+    let certificate = map.optional("certificate").and_then(|n| string(n, problems));
+    let key = map.optional("key").and_then(|n| string(n, problems));
+    map.finish(problems);
+    Some(UpstreamTls { at: node.span.clone(), mode, ca, certificate, key })
 }
 
 fn catalog(node: &Node, problems: &mut Problems) -> Option<Catalog> {

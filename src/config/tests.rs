@@ -215,3 +215,65 @@ fn authentication_is_a_list_in_order() {
     wrong("[{method: relay, transport: ssl}]", "49: error: unknown value `ssl`");
     wrong("[{method: relay}, {method: reject}]", "39: error: this entry is never reached");
 }
+
+/// An `upstream_tls:` in the good file, `$ca` being a certificate there is.
+fn with_upstream_tls(written: &str) -> Result<UpstreamTls, String> {
+    let dir = folder();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    fs::write(dir.path().join("ca.crt"), made.cert.pem()).unwrap();
+    let text = GOOD.replace("allow\n", &format!("allow\n    upstream_tls: {written}\n"));
+    match Config::parse("p.yaml", &text, dir.path()) {
+        Ok((config, _)) => Ok(config.datasources[0].upstream_tls.clone()),
+        Err(found) => Err(found.first().unwrap().to_string()),
+    }
+}
+
+#[test]
+fn tls_to_the_server_is_what_was_asked_for() {
+    let required = |written: &str| {
+        let found = with_upstream_tls(written);
+        assert!(matches!(found, Ok(UpstreamTls::Required(_))), "{written}: {found:?}");
+    };
+    required("{mode: require}");
+    required("{mode: require, ca: ca.crt}");
+    required("{mode: verify-ca, ca: ca.crt}");
+    required("{mode: verify-full, ca: ca.crt}");
+    required("{ca: ca.crt}");
+    assert!(matches!(with_upstream_tls("{mode: disable}"), Ok(UpstreamTls::Plain)));
+    assert!(matches!(with_upstream_tls("{mode: prefer}"), Ok(UpstreamTls::Preferred(_))));
+}
+
+#[test]
+fn tls_to_the_server_that_proves_nothing_is_a_problem() {
+    for (written, expected) in [
+        ("{mode: verify-ca}", "p.yaml:8:26: error: `verify-ca` needs `ca`"),
+        ("{mode: verify-ca, ca: system}", "p.yaml:8:26: error: the system's authorities"),
+        ("{mode: require, ca: system}", "p.yaml:8:26: error: the system's authorities"),
+        ("{mode: prefer, ca: ca.crt}", "p.yaml:8:26: error: `prefer` verifies nothing"),
+        ("{mode: verify-full, ca: none}", "p.yaml:8:43: error: authorities `"),
+        ("{mode: require, key: ca.crt}", "p.yaml:8:19: error: `key` needs `certificate`"),
+        ("{mode: require, certificate: ca.crt}", "p.yaml:8:19: error: `certificate` needs `key`"),
+        ("{mode: allow}", "p.yaml:8:26: error: unknown value `allow`"),
+        ("yes", "p.yaml:8:19: error: expected a map"),
+    ] {
+        let found = with_upstream_tls(written).unwrap_err();
+        assert!(found.starts_with(expected), "{written}: {found}");
+    }
+}
+
+#[test]
+fn only_bytes_that_stay_on_the_machine_go_in_plain_text_by_themselves() {
+    let dir = folder();
+    let upstream = |host: &str| {
+        let text = GOOD.replace("upstream: 127.0.0.1:5432", &format!("upstream: \"{host}:5432\""));
+        Config::parse("p.yaml", &text, dir.path())
+            .map(|(config, _)| matches!(config.datasources[0].upstream_tls, UpstreamTls::Plain))
+    };
+    for host in ["127.0.0.1", "127.8.0.1", "[::1]", "localhost"] {
+        assert!(upstream(host).unwrap(), "{host}");
+    }
+    for host in ["10.0.0.1", "db.internal", "localhost.example", "[fe80::1]"] {
+        // A machine without authorities cannot verify, and says so.
+        assert!(!upstream(host).is_ok_and(|plain| plain), "{host}");
+    }
+}

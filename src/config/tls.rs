@@ -1,61 +1,210 @@
-//! Certificates of the client leg.
+//! `tls:` and `upstream_tls:`: certificates are loaded here, so that what is wrong with them is
+//! found before anything listens.
 
-use std::path::Path;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use super::check::{resolve, warn_if_world_readable};
+use super::source::{self, Spanned, TlsMode, UpstreamTlsMode};
+use crate::policy::diagnostic::{Diagnostic, Span};
+use crate::policy::yaml::Problems;
+use crate::tls::{
+    self, Authorities, ClientCertificates, ClientLeg, Part, Problem, ServerLeg, Source,
+    UpstreamTls, Verification, Version, Watched,
+};
 
-/// What is wrong, and with which of the two files.
-#[derive(Debug)]
-pub(super) struct TlsProblem {
-    /// The key's file, else the certificate's.
-    pub(super) in_key: bool,
-    /// Message.
-    pub(super) message: String,
-    /// The way out.
-    pub(super) help: &'static str,
+/// The client leg's certificate with what belongs to it; `None` when TLS is off or a problem was
+/// found.
+pub(super) fn client_leg(
+    written: source::Tls,
+    base: &Path,
+    problems: &mut Problems,
+) -> Option<Arc<Watched<ClientLeg>>> {
+    let source::Tls { at, mode, certificate, key } = written;
+    if mode == TlsMode::Off {
+        return None;
+    }
+    let files = Files { at, certificate, key, authorities: None };
+    let Some((certificate, key)) = files.pair(base, problems) else {
+        if files.certificate.is_none() && files.key.is_none() {
+            files.missing(
+                "TLS needs `certificate` and `key`",
+                "give both, or `mode: off`",
+                problems,
+            );
+        }
+        return None;
+    };
+    let clients = ClientCertificates::Unasked;
+    let leg = ClientLeg { certificate, key, clients, min_version: Version::default() };
+    files.watch(leg, problems)
 }
 
-/// Reads a certificate chain and its key.
-///
-/// # Errors
-/// A file cannot be read or holds something else, or the key is not the certificate's.
-pub(super) fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsProblem> {
-    let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect)
-        .map_err(|error| TlsProblem {
-            in_key: false,
-            message: format!("certificate `{}`: {error}", certificate.display()),
-            help: "it must be readable by this user and hold the certificate chain as PEM",
-        })?;
-    if chain.is_empty() {
-        return Err(TlsProblem {
-            in_key: false,
-            message: format!("`{}` holds no certificate", certificate.display()),
-            help: "it must hold the certificate chain as PEM, the server's first",
-        });
+/// What `upstream_tls:` asks for; `None` when a problem was found.
+pub(super) fn server_leg(
+    written: source::UpstreamTls,
+    base: &Path,
+    problems: &mut Problems,
+) -> Option<UpstreamTls> {
+    let source::UpstreamTls { at, mode, ca, certificate, key } = written;
+    let files = Files { at, certificate, key, authorities: ca };
+    let mode_at = mode.as_ref().map_or_else(|| files.at.clone(), |mode| mode.at.clone());
+    let mode = mode.map_or(UpstreamTlsMode::VerifyFull, |mode| mode.value);
+    if mode == UpstreamTlsMode::Disable {
+        files.warn_unused(problems);
+        return Some(UpstreamTls::Plain);
     }
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| TlsProblem {
-        in_key: true,
-        message: format!("key `{}`: {error}", key.display()),
-        help: "it must be readable by this user and hold the private key as PEM, unencrypted",
-    })?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map(|builder| builder.with_no_client_auth())
-        .and_then(|builder| builder.with_single_cert(chain, private))
-        .map(Arc::new)
-        .map_err(|error| TlsProblem {
-            in_key: true,
-            message: match error {
-                rustls::Error::InconsistentKeys(_) => {
-                    format!("key `{}` is not the key of the certificate", key.display())
-                }
-                other => format!("certificate and key cannot be used: {other}"),
-            },
-            help: "give the key that was made for this certificate",
+    let own = files.pair(base, problems);
+    if own.is_none() && (files.certificate.is_some() || files.key.is_some()) {
+        return None;
+    }
+    let verification = verification(mode, &mode_at, files.authorities(base), problems)?;
+    let watched = files.watch(ServerLeg { verification, own }, problems)?;
+    Some(match mode {
+        UpstreamTlsMode::Prefer => UpstreamTls::Preferred(watched),
+        UpstreamTlsMode::Disable
+        | UpstreamTlsMode::Require
+        | UpstreamTlsMode::VerifyCa
+        | UpstreamTlsMode::VerifyFull => UpstreamTls::Required(watched),
+    })
+}
+
+/// Without `upstream_tls:`: plain text where nothing leaves the machine, else everything verified.
+pub(super) fn default_server_leg(
+    host: &str,
+    at: &Span,
+    problems: &mut Problems,
+) -> Option<UpstreamTls> {
+    if stays_here(host) {
+        return Some(UpstreamTls::Plain);
+    }
+    let files = Files { at: at.clone(), certificate: None, key: None, authorities: None };
+    let verification = Verification::SignedAndNamed(Authorities::System);
+    files.watch(ServerLeg { verification, own: None }, problems).map(UpstreamTls::Required)
+}
+
+/// The rules of libpq: authorities make `require` verify, and those of the system, who sign for
+/// everybody, are good only together with the name.
+fn verification(
+    mode: UpstreamTlsMode,
+    at: &Span,
+    authorities: Option<Authorities>,
+    problems: &mut Problems,
+) -> Option<Verification> {
+    let (message, help) = match (mode, authorities) {
+        (UpstreamTlsMode::VerifyFull, authorities) => {
+            let authorities = authorities.unwrap_or(Authorities::System);
+            return Some(Verification::SignedAndNamed(authorities));
+        }
+        (
+            UpstreamTlsMode::VerifyCa | UpstreamTlsMode::Require,
+            Some(file @ Authorities::File(_)),
+        ) => {
+            return Some(Verification::Signed(file));
+        }
+        (UpstreamTlsMode::Require | UpstreamTlsMode::Prefer | UpstreamTlsMode::Disable, None) => {
+            return Some(Verification::None);
+        }
+        (UpstreamTlsMode::VerifyCa, None) => {
+            ("`verify-ca` needs `ca`", "name the file that holds the authority's certificate")
+        }
+        (UpstreamTlsMode::Prefer | UpstreamTlsMode::Disable, Some(_)) => {
+            ("`prefer` verifies nothing, so `ca` has no effect", "use `mode: verify-full`")
+        }
+        (UpstreamTlsMode::VerifyCa | UpstreamTlsMode::Require, Some(Authorities::System)) => (
+            "the system's authorities sign for everybody: without the name they prove nothing",
+            "use `mode: verify-full`, or name a `ca` file",
+        ),
+    };
+    problems.push(Diagnostic::error(at, message).with_help(help));
+    None
+}
+
+/// Whether bytes to this host stay on this machine.
+fn stays_here(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+/// The files of one leg as written.
+struct Files {
+    at: Span,
+    certificate: Option<Spanned<String>>,
+    key: Option<Spanned<String>>,
+    authorities: Option<Spanned<String>>,
+}
+
+impl Files {
+    /// Certificate and key, if both were given; one alone is a problem.
+    fn pair(&self, base: &Path, problems: &mut Problems) -> Option<(PathBuf, PathBuf)> {
+        match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => {
+                let (certificate, key_path) =
+                    (resolve(base, &certificate.value), resolve(base, &key.value));
+                warn_if_world_readable(&key_path, &key.at, problems);
+                self.warn_if_out_of_date(&certificate, problems);
+                Some((certificate, key_path))
+            }
+            (None, None) => None,
+            (Some(_), None) => {
+                self.missing("`certificate` needs `key`", "give both or neither", problems);
+                None
+            }
+            (None, Some(_)) => {
+                self.missing("`key` needs `certificate`", "give both or neither", problems);
+                None
+            }
+        }
+    }
+
+    fn authorities(&self, base: &Path) -> Option<Authorities> {
+        self.authorities.as_ref().map(|written| match written.value.as_str() {
+            "system" => Authorities::System,
+            file => Authorities::File(resolve(base, file)),
         })
+    }
+
+    /// Builds it for the first time; what is wrong is a problem at the place of its file.
+    fn watch<S: Source>(&self, source: S, problems: &mut Problems) -> Option<Arc<Watched<S>>> {
+        match Watched::first(source) {
+            Ok(watched) => Some(Arc::new(watched)),
+            Err(Problem { part, message, help }) => {
+                let written = match part {
+                    Part::Certificate => &self.certificate,
+                    Part::Key => &self.key,
+                    Part::Authorities => &self.authorities,
+                };
+                let at = written.as_ref().map_or(&self.at, |written| &written.at);
+                problems.push(Diagnostic::error(at, message).with_help(help));
+                None
+            }
+        }
+    }
+
+    fn missing(&self, message: &str, help: &str, problems: &mut Problems) {
+        problems.push(Diagnostic::error(&self.at, message).with_help(help));
+    }
+
+    fn warn_if_out_of_date(&self, certificate: &Path, problems: &mut Problems) {
+        let Some(written) = &self.certificate else { return };
+        if let Some(reason) = tls::out_of_date(certificate) {
+            let message = format!("`{}`: {reason}", certificate.display());
+            problems.push(
+                Diagnostic::warning(&written.at, message)
+                    .with_help("replace the file: it is read again without a restart"),
+            );
+        }
+    }
+
+    /// Files of a mode that uses none: somebody may believe they matter.
+    fn warn_unused(&self, problems: &mut Problems) {
+        for written in [&self.certificate, &self.key, &self.authorities].into_iter().flatten() {
+            let message = format!("`{}` is not used in this mode", written.value);
+            problems.push(
+                Diagnostic::warning(&written.at, message)
+                    .with_help("choose another mode, or take the line out"),
+            );
+        }
+    }
 }

@@ -18,14 +18,14 @@ use dashmap::DashMap;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
 
-use super::upstream::Dial;
+use super::upstream::{Dial, Place};
 use crate::session::CancelKey;
 use crate::wire::pg::message;
 
 /// The keys of one datasource's live sessions, by process id.
 #[derive(Debug)]
 pub(crate) struct CancelRegistry {
-    /// More than one per process id only when the address leads to several servers.
+    /// More than one per process id only when there are several servers.
     keys: DashMap<u32, Vec<Registration>>,
     guesses: Guesses,
     /// Connections to the server for cancels, beside those of sessions.
@@ -35,8 +35,17 @@ pub(crate) struct CancelRegistry {
 #[derive(Debug)]
 struct Registration {
     ours: CancelKey,
-    theirs: CancelKey,
+    theirs: Target,
     busy: Arc<AtomicBool>,
+}
+
+/// Where a cancel goes, with the key the server gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// The server's key.
+    pub(crate) key: CancelKey,
+    /// The server: another one may have the same process id.
+    pub(crate) place: Place,
 }
 
 /// Keeps a key registered; dropping it forgets the key.
@@ -80,14 +89,14 @@ impl Default for CancelRegistry {
 
 impl CancelRegistry {
     /// Registers a key until the guard is dropped.
-    pub(crate) fn register(self: &Arc<Self>, ours: CancelKey, theirs: CancelKey) -> CancelGuard {
+    pub(crate) fn register(self: &Arc<Self>, ours: CancelKey, theirs: Target) -> CancelGuard {
         let busy = Arc::new(AtomicBool::new(false));
         let registration = Registration { ours: ours.clone(), theirs, busy: Arc::clone(&busy) };
         self.keys.entry(ours.pid).or_default().push(registration);
         CancelGuard { registry: Arc::clone(self), ours, busy }
     }
 
-    /// The server's key for one of ours whose session has a statement in flight.
+    /// The server and its key for one of ours whose session has a statement in flight.
     ///
     /// # Errors
     /// Why the cancel goes nowhere.
@@ -96,7 +105,7 @@ impl CancelRegistry {
         key: &CancelKey,
         from: Option<IpAddr>,
         mono_us: u64,
-    ) -> Result<CancelKey, Dropped> {
+    ) -> Result<Target, Dropped> {
         if self.guesses.used_up(from, mono_us) {
             return Err(Dropped::Throttled);
         }
@@ -121,19 +130,19 @@ impl CancelRegistry {
     pub(crate) async fn forward<D: Dial>(
         &self,
         dial: &D,
-        key: &CancelKey,
+        target: &Target,
         patience: Duration,
     ) -> io::Result<()> {
         let handed_over = async {
             let turn = self.forwarding.acquire().await;
             let _held = turn.map_err(|_closed| io::Error::from(io::ErrorKind::NotConnected))?;
-            let mut server = dial.dial().await?;
+            let mut server = dial.dial_again(target.place).await?.stream;
             let mut request = BytesMut::new();
-            message::cancel_request(&mut request, key.pid, &key.secret);
+            message::cancel_request(&mut request, target.key.pid, &target.key.secret);
             server.write_all(&request).await?;
             server.flush().await?;
             let mut ignored = [0u8; 64];
-            while server.read(&mut ignored).await? > 0 {}
+            while heard(server.read(&mut ignored).await)? > 0 {}
             Ok(())
         };
         tokio::time::timeout(patience, handed_over)
@@ -148,6 +157,14 @@ impl Drop for CancelGuard {
             held.retain(|registration| registration.ours != self.ours);
         }
         self.registry.keys.remove_if(&self.ours.pid, |_, held| held.is_empty());
+    }
+}
+
+/// PostgreSQL's process for a cancel closes the socket without taking leave in TLS.
+fn heard(read: io::Result<usize>) -> io::Result<usize> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+        read => read,
     }
 }
 
@@ -217,17 +234,21 @@ mod tests {
         CancelKey { pid, secret: secret.to_vec() }
     }
 
+    fn target(pid: u32, secret: &[u8]) -> Target {
+        Target { key: key(pid, secret), place: Place::default() }
+    }
+
     #[test]
     fn keys_are_found_by_pid_and_secret_until_their_guard_goes() {
         let registry = Arc::new(CancelRegistry::default());
-        let first = registry.register(key(7, b"aaaa"), key(7, b"real"));
-        let second = registry.register(key(7, b"bbbb"), key(9, b"else"));
+        let first = registry.register(key(7, b"aaaa"), target(7, b"real"));
+        let second = registry.register(key(7, b"bbbb"), target(9, b"else"));
         let find = |key: CancelKey| registry.find(&key, None, 0);
         assert_eq!(find(key(7, b"aaaa")), Err(Dropped::Idle), "no statement is in flight");
         first.set_busy(true);
         second.set_busy(true);
-        assert_eq!(find(key(7, b"aaaa")), Ok(key(7, b"real")));
-        assert_eq!(find(key(7, b"bbbb")), Ok(key(9, b"else")));
+        assert_eq!(find(key(7, b"aaaa")), Ok(target(7, b"real")));
+        assert_eq!(find(key(7, b"bbbb")), Ok(target(9, b"else")));
         for wrong in [key(7, b"aaab"), key(7, b""), key(7, b"aaaaa")] {
             assert_eq!(find(wrong), Err(Dropped::WrongSecret));
         }
@@ -244,7 +265,7 @@ mod tests {
     #[test]
     fn an_address_that_guesses_is_not_listened_to_for_a_while() {
         let registry = Arc::new(CancelRegistry::default());
-        let guard = registry.register(key(7, b"aaaa"), key(7, b"real"));
+        let guard = registry.register(key(7, b"aaaa"), target(7, b"real"));
         guard.set_busy(true);
         let [v4, v6, neighbour, other] =
             ["192.0.2.1", "2001:db8::1", "2001:db8::2", "192.0.2.2"].map(|a| a.parse().ok());

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio_postgres::{Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 use tracing::{debug, warn};
 
+use super::own_login::OwnLogin;
 use super::shared::Datasource;
 use super::upstream::Upstream;
 use crate::analysis::Catalog;
@@ -50,7 +50,7 @@ async fn read_all(datasource: &Datasource<Upstream>, login: &CatalogLogin) -> an
         &login.databases
     };
     for database in databases {
-        let rows = query(datasource, login, database, &catalog_query()).await;
+        let rows = login_of(login).query(&datasource.dial, database, &catalog_query()).await;
         let rows = rows.with_context(|| format!("read the catalog of database `{database}`"))?;
         let read_at_us = datasource.shared.clock.now().mono_us;
         let cells = rows.iter().map(|row| {
@@ -65,55 +65,18 @@ async fn read_all(datasource: &Datasource<Upstream>, login: &CatalogLogin) -> an
     Ok(())
 }
 
+fn login_of(login: &CatalogLogin) -> OwnLogin<'_> {
+    let CatalogLogin { user, password, databases: _, refresh: _ } = login;
+    OwnLogin { user, password: password.as_deref(), application: "portcullis catalog" }
+}
+
 async fn list_databases(
     datasource: &Datasource<Upstream>,
     login: &CatalogLogin,
 ) -> anyhow::Result<Vec<String>> {
-    let rows = query(datasource, login, MAINTENANCE_DATABASE, LIST_DATABASES).await?;
+    let rows =
+        login_of(login).query(&datasource.dial, MAINTENANCE_DATABASE, LIST_DATABASES).await?;
     Ok(rows.iter().filter_map(|row| row.get(0)).map(str::to_owned).collect())
-}
-
-/// Runs one text over a connection of its own and gives its rows.
-async fn query(
-    datasource: &Datasource<Upstream>,
-    login: &CatalogLogin,
-    database: &str,
-    text: &str,
-) -> anyhow::Result<Vec<SimpleQueryRow>> {
-    let upstream = &datasource.dial;
-    let mut config = Config::new();
-    config
-        .host(&upstream.host)
-        .port(upstream.port)
-        .user(&login.user)
-        .dbname(database)
-        .application_name("portcullis catalog")
-        .connect_timeout(upstream.connect_timeout);
-    if let Some(password) = &login.password {
-        config.password(password);
-    }
-    let (client, connection) = config.connect(NoTls).await.map_err(told).context("connect")?;
-    tokio::select! {
-        answer = client.simple_query(text) => {
-            let rows = answer.map_err(told)?.into_iter().filter_map(|message| match message {
-                SimpleQueryMessage::Row(row) => Some(row),
-                _ => None,
-            });
-            Ok(rows.collect())
-        }
-        closed = connection => {
-            closed.map_err(told)?;
-            anyhow::bail!("the server closed the connection")
-        }
-    }
-}
-
-/// The server's own words: the library's message is only `db error`.
-fn told(error: tokio_postgres::Error) -> anyhow::Error {
-    match error.as_db_error() {
-        Some(db) => anyhow::anyhow!("{}: {}", db.code().code(), db.message()),
-        None => anyhow::Error::new(error),
-    }
 }
 
 /// One text, so that the settings hold for it and for nothing after it.

@@ -27,13 +27,13 @@ use tracing::{debug, warn};
 
 use super::cancel::CancelGuard;
 use super::end::End;
-use super::leg::{ClientStream, Leg, Stream, poll_drain};
+use super::leg::{Leg, LegStream, Stream, poll_drain};
 use super::registry::Registered;
 use super::seat::{Full, Seat};
 use super::shared::Datasource;
 use super::shutdown::{Stage, StageWatch};
 use super::uid::Birth;
-use super::upstream::Dial;
+use super::upstream::{Dial, Place};
 use crate::metrics::{ConnectionGuard, DatasourceMetrics, Direction};
 use crate::session::{Answer, Effect, EndCause, Outbox, Phase, ProtocolError, Session, Side};
 
@@ -42,13 +42,15 @@ pub(crate) struct Connection<S, C, D: Dial> {
     pub(super) session: S,
     pub(super) birth: Birth,
     pub(super) datasource: Arc<Datasource<D>>,
-    pub(super) client: Leg<ClientStream<C>>,
+    pub(super) client: Leg<LegStream<C>>,
     /// `None` until the session asks for it, and once it is closed.
     pub(super) server: Option<Leg<D::Stream>>,
     pub(super) out: Outbox,
     pub(super) cancel: Option<CancelGuard>,
     /// How the admin port sees this connection.
     pub(super) seen: Registered,
+    /// Which server it is, so that a cancel goes to the same.
+    pub(super) place: Place,
     seat: Seat,
     stage: StageWatch,
     /// Dropped when the login is over.
@@ -83,11 +85,12 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         Self {
             session,
             birth,
-            client: Leg::new(ClientStream::Plain(client)),
+            client: Leg::new(LegStream::Plain(client)),
             server: None,
             out: Outbox::default(),
             cancel: None,
             seen,
+            place: Place::default(),
             seat,
             stage: StageWatch::default(),
             login,

@@ -12,7 +12,7 @@ use tokio::io::{
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::cancel::CancelRegistry;
+use super::cancel::{self, CancelRegistry};
 use super::clock::Clock;
 use super::drive::Connection;
 use super::end::End;
@@ -21,7 +21,7 @@ use super::shared::{Datasource, DriveLimits, Reach, Shared};
 use super::shutdown::{Shutdown, Stage};
 use super::toy::Toy;
 use super::uid::Birth;
-use super::upstream::Dial;
+use super::upstream::{Dial, Dialed, Place};
 use crate::admin::Status;
 use crate::analysis::{Analyzer, sql::Predicates};
 use crate::audit::{AuditConfig, Queue, Sink, Target, WhenFull, Writer, start_with};
@@ -29,6 +29,7 @@ use crate::event::{Event, EventKind};
 use crate::metrics::{Build, DatasourceLabels, Metrics};
 use crate::policy::{RuleSet, Throttles};
 use crate::session::gate::{ActiveRules, PlanCache};
+use crate::tls::Acceptor;
 
 /// Servers that live in memory: the test gets the other end of each connection.
 struct Memory {
@@ -39,13 +40,17 @@ struct Memory {
 impl Dial for Memory {
     type Stream = DuplexStream;
 
-    async fn dial(&self) -> io::Result<DuplexStream> {
+    async fn dial(&self) -> io::Result<Dialed<DuplexStream>> {
         let Some(servers) = &self.servers else {
             return Err(io::ErrorKind::ConnectionRefused.into());
         };
         let (ours, theirs) = duplex(self.pipe_bytes);
         servers.try_send(theirs).map_err(io::Error::other)?;
-        Ok(ours)
+        Ok(Dialed { stream: ours, tls: None, place: Place::default() })
+    }
+
+    async fn dial_again(&self, _place: Place) -> io::Result<Dialed<DuplexStream>> {
+        self.dial().await
     }
 }
 
@@ -99,14 +104,15 @@ impl Bench {
         Self::build((limits, reachable), audit, None)
     }
 
-    fn with_tls(tls: Arc<rustls::ServerConfig>) -> Self {
+    fn with_tls(tls: Acceptor) -> Self {
+        let tls = Arc::new(ArcSwap::from_pointee(tls));
         Self::build((limits(), true), &audit(1000, WhenFull::Wait), Some(tls))
     }
 
     fn build(
         (limits, reachable): (DriveLimits, bool),
         audit: &AuditConfig,
-        tls: Option<Arc<rustls::ServerConfig>>,
+        tls: Option<Arc<ArcSwap<Acceptor>>>,
     ) -> Self {
         let build = Build { version: "0", commit: "0", started_us: 0 };
         let labels = DatasourceLabels { name: "toy", protocol: "postgresql" };
@@ -363,7 +369,8 @@ async fn a_cancel_reaches_the_server_with_the_servers_key() {
     let (_client, _server) = bench.pair().await;
     let ours = crate::session::CancelKey { pid: 7, secret: b"known".to_vec() };
     let theirs = crate::session::CancelKey { pid: 7, secret: b"real".to_vec() };
-    let guard = bench.datasource.cancels.register(ours, theirs);
+    let target = cancel::Target { key: theirs, place: Place::default() };
+    let guard = bench.datasource.cancels.register(ours, target);
     let mut late = bench.client();
     say(&mut late, "cancel known\n").await;
     assert_eq!(rest(late).await, "");
@@ -453,7 +460,7 @@ async fn idle_sessions_hold_no_places_beyond_what_they_owe() {
 }
 
 /// A server's and a client's half of TLS.
-fn tls() -> (Arc<rustls::ServerConfig>, tokio_rustls::TlsConnector) {
+fn tls() -> (Acceptor, tokio_rustls::TlsConnector) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let key = rustls_pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -470,7 +477,7 @@ fn tls() -> (Arc<rustls::ServerConfig>, tokio_rustls::TlsConnector) {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    (Arc::new(server), Arc::new(client).into())
+    (Acceptor::new(Arc::new(server), made.cert.der()), Arc::new(client).into())
 }
 
 #[tokio::test]

@@ -2,19 +2,21 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
+use super::cancel::Target;
 use super::drive::Connection;
 use super::end::End;
-use super::leg::{ClientStream, Leg, Stream, poll_drain};
+use super::leg::{Leg, LegStream, Stream, poll_drain};
 use super::shutdown::Stage;
-use super::upstream::Dial;
+use super::upstream::{Dial, Dialed};
 use crate::session::{Answer, CancelKey, Effect, EndCause, Session, TlsPeer};
 
 impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
@@ -37,7 +39,8 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
                 Err(End::Session)
             }
             Effect::RegisterCancel { ours, theirs } => {
-                self.cancel = Some(self.datasource.cancels.register(ours, theirs));
+                let target = Target { key: theirs, place: self.place };
+                self.cancel = Some(self.datasource.cancels.register(ours, target));
                 Ok(())
             }
             Effect::Close => Err(End::Session),
@@ -47,7 +50,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     async fn start_tls(&mut self) -> Result<(), End> {
         let patience = self.datasource.shared.limits.login_timeout;
         match tokio::time::timeout(patience, self.handshake()).await {
-            Ok(Ok(())) => self.resume(Answer::TlsStarted(TlsPeer::default())).await,
+            Ok(Ok(peer)) => self.resume(Answer::TlsStarted(peer)).await,
             Ok(Err(error)) => {
                 info!(session = self.birth.uid, %error, "TLS handshake failed");
                 self.finish(EndCause::ClientGone);
@@ -58,7 +61,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     }
 
     /// Not cancel safe: the stream is lost when this is dropped, and the connection with it.
-    async fn handshake(&mut self) -> io::Result<()> {
+    async fn handshake(&mut self) -> io::Result<TlsPeer> {
         let Self { client, out, datasource, seen, .. } = self;
         std::future::poll_fn(|cx| {
             poll_drain(&mut client.stream, &mut out.to_client, &mut client.dirty, cx)
@@ -70,27 +73,30 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         let Some(tls) = &datasource.tls else {
             return Err(io::Error::other("no certificate is configured"));
         };
-        let stream = std::mem::replace(&mut client.stream, ClientStream::Gone);
-        let ClientStream::Plain(plain) = stream else {
+        let stream = std::mem::replace(&mut client.stream, LegStream::Gone);
+        let LegStream::Plain(plain) = stream else {
             return Err(io::Error::other("the connection is TLS already"));
         };
-        let acceptor = TlsAcceptor::from(Arc::clone(tls));
-        let secured = Box::new(acceptor.accept(plain).await?);
-        seen.secured(match secured.get_ref().1.protocol_version() {
+        let acceptor = tls.load_full();
+        let stream = TlsAcceptor::from(Arc::clone(&acceptor.config)).accept(plain).await?;
+        let (_, established) = stream.get_ref();
+        seen.secured(match established.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
             Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
             _ => "TLS",
         });
-        client.stream = ClientStream::Tls(secured);
-        Ok(())
+        let peer = acceptor.peer(established.peer_certificates());
+        client.stream = LegStream::Tls(Box::new(stream.into()));
+        Ok(peer)
     }
 
     async fn connect(&mut self) -> Result<(), End> {
         match self.datasource.dial.dial().await {
-            Ok(stream) => {
+            Ok(Dialed { stream, tls, place }) => {
                 self.reached(Ok(()));
                 self.server = Some(Leg::new(stream));
-                self.resume(Answer::Connected { secret: self.birth.secret, tls: None }).await
+                self.place = place;
+                self.resume(Answer::Connected { secret: self.birth.secret, tls }).await
             }
             Err(error) => {
                 warn!(
@@ -98,7 +104,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
                     datasource = &*self.datasource.name,
                     upstream = self.datasource.address,
                     %error,
-                    "server not reached; is it running, and is `upstream` right?"
+                    "server not reached; is it running, and are `upstream` and `upstream_tls` right?"
                 );
                 self.datasource.metrics.connect_failed();
                 self.reached(Err(error.to_string()));
@@ -159,10 +165,12 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     async fn flush_out(&mut self, client_listens: bool) {
         let Self { client, server, out, .. } = self;
         std::future::poll_fn(|cx| {
+            // The shutdown takes leave in TLS; a plain socket would close on its own.
             let server_done = server.as_mut().is_none_or(|leg| {
                 leg.broken
-                    || poll_drain(&mut leg.stream, &mut out.to_server, &mut leg.dirty, cx)
+                    || (poll_drain(&mut leg.stream, &mut out.to_server, &mut leg.dirty, cx)
                         .is_ready()
+                        && Pin::new(&mut leg.stream).poll_shutdown(cx).is_ready())
             });
             if server_done {
                 *server = None;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::TlsStream;
 
 use crate::wire::queue::ByteQueue;
 
@@ -16,10 +16,10 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for T {}
 
-/// The client's stream: as accepted, or made TLS at the protocol's request.
+/// A leg's stream: as connected, or made TLS.
 #[derive(Debug)]
-pub(crate) enum ClientStream<C> {
-    /// As accepted.
+pub(crate) enum LegStream<C> {
+    /// As connected.
     Plain(C),
     /// After the handshake. Boxed: the TLS state is ten times the size of a socket.
     Tls(Box<TlsStream<C>>),
@@ -129,7 +129,7 @@ fn poll_read_buf<R: AsyncRead + Unpin>(
     read.as_mut().poll(cx)
 }
 
-impl<C: Stream> AsyncRead for ClientStream<C> {
+impl<C: Stream> AsyncRead for LegStream<C> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -143,7 +143,7 @@ impl<C: Stream> AsyncRead for ClientStream<C> {
     }
 }
 
-impl<C: Stream> AsyncWrite for ClientStream<C> {
+impl<C: Stream> AsyncWrite for LegStream<C> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

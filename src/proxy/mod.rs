@@ -36,6 +36,7 @@ mod effects;
 mod end;
 mod leg;
 mod listener;
+mod own_login;
 mod protocol;
 mod registry;
 mod seat;
@@ -53,7 +54,7 @@ use listener::Listener;
 use shared::{Datasource, DriveLimits, Reach, Shared};
 use shutdown::{Shutdown, Stage};
 use uid::Birth;
-use upstream::Upstream;
+use upstream::{ServerTls, Upstream};
 use workers::Workers;
 
 /// Why the process did not come up.
@@ -298,11 +299,12 @@ fn datasource(
             host: written.upstream_host.clone(),
             port: written.upstream_port,
             connect_timeout: config.limits.connect_timeout,
+            tls: ServerTls::of(&written.upstream_tls),
         },
         address: format!("{}:{}", written.upstream_host, written.upstream_port),
         reach: Reach::default(),
         metrics: Arc::clone(metrics),
-        tls: written.tls.clone(),
+        tls: written.tls.as_ref().map(|certificate| certificate.current()),
     })
 }
 

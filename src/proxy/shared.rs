@@ -19,6 +19,7 @@ use crate::metrics::{DatasourceMetrics, Metrics};
 use crate::policy::Throttles;
 use crate::session::Turn;
 use crate::session::gate::{ActiveRules, PlanCache};
+use crate::tls::Acceptor;
 
 /// Shared by all connections of the process.
 #[derive(Debug)]
@@ -68,8 +69,8 @@ pub(crate) struct Datasource<D> {
     pub(crate) reach: Reach,
     /// Counters of this datasource.
     pub(crate) metrics: Arc<DatasourceMetrics>,
-    /// TLS on the client leg, where configured.
-    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    /// TLS on the client leg, where configured. Loaded once per handshake.
+    pub(crate) tls: Option<Arc<ArcSwap<Acceptor>>>,
 }
 
 /// Whether a server was reached when last tried. `/readyz` is told of changes only: its state is

@@ -1,12 +1,25 @@
-//! Reaching the database.
+//! Reaching the database: TCP, then TLS as the configuration asks for it.
+//!
+//! TLS belongs to the dialing, not to the session: what a session writes goes to a server that was
+//! verified already. The reply to an SSLRequest is one byte, and one byte is read: what a man in
+//! the middle puts behind it is taken for a part of the handshake and fails there. A reply other
+//! than yes or no is not shown to anybody, because nobody knows yet who says it.
 
 use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
-use super::leg::Stream;
+use super::leg::{LegStream, Stream};
 use super::listener::tune;
+use crate::session::TlsPeer;
+use crate::tls::{Connector, UpstreamTls};
 
 /// Opens connections to a datasource's server.
 ///
@@ -16,7 +29,31 @@ pub(crate) trait Dial: Send + Sync + 'static {
     type Stream: Stream;
 
     /// Connects, within the datasource's connect timeout.
-    fn dial(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    fn dial(&self) -> impl Future<Output = io::Result<Dialed<Self::Stream>>> + Send;
+
+    /// Connects once more to a server that was dialed before, and to no other.
+    fn dial_again(
+        &self,
+        place: Place,
+    ) -> impl Future<Output = io::Result<Dialed<Self::Stream>>> + Send;
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub(crate) struct Dialed<T> {
+    /// Ready for the StartupMessage.
+    pub(crate) stream: T,
+    /// What TLS established; `None` in plain text.
+    pub(crate) tls: Option<TlsPeer>,
+    /// Which server it is.
+    pub(crate) place: Place,
+}
+
+/// One server among those a datasource's name may lead to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The address its name had.
+    address: Option<SocketAddr>,
 }
 
 /// A server reached by TCP.
@@ -26,19 +63,119 @@ pub(crate) struct Upstream {
     pub(crate) host: String,
     /// Port.
     pub(crate) port: u16,
-    /// How long a connect may take, name resolution included.
+    /// How long a connect may take, name resolution and TLS handshake included.
     pub(crate) connect_timeout: Duration,
+    /// Whether and how TLS is spoken.
+    pub(crate) tls: ServerTls,
+}
+
+/// TLS to the server, with the certificates in force.
+#[derive(Clone, Debug)]
+pub(crate) enum ServerTls {
+    /// None.
+    Plain,
+    /// Unless the server says it has none.
+    Preferred(Arc<ArcSwap<Connector>>),
+    /// In any case.
+    Required(Arc<ArcSwap<Connector>>),
+}
+
+impl ServerTls {
+    /// As configured.
+    pub(crate) fn of(configured: &UpstreamTls) -> Self {
+        match configured {
+            UpstreamTls::Plain => Self::Plain,
+            UpstreamTls::Preferred(watched) => Self::Preferred(watched.current()),
+            UpstreamTls::Required(watched) => Self::Required(watched.current()),
+        }
+    }
 }
 
 impl Dial for Upstream {
-    type Stream = TcpStream;
+    type Stream = LegStream<TcpStream>;
 
-    async fn dial(&self) -> io::Result<TcpStream> {
-        let connect = TcpStream::connect((self.host.as_str(), self.port));
-        let stream = tokio::time::timeout(self.connect_timeout, connect)
-            .await
-            .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
-        tune(&stream);
-        Ok(stream)
+    async fn dial(&self) -> io::Result<Dialed<Self::Stream>> {
+        self.within(self.connect(Place::default())).await
+    }
+
+    async fn dial_again(&self, place: Place) -> io::Result<Dialed<Self::Stream>> {
+        self.within(self.connect(place)).await
     }
 }
+
+impl Upstream {
+    async fn within<T>(&self, connect: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        tokio::time::timeout(self.connect_timeout, connect)
+            .await
+            .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+
+    async fn connect(&self, place: Place) -> io::Result<Dialed<LegStream<TcpStream>>> {
+        let tcp = match place.address {
+            Some(address) => TcpStream::connect(address).await?,
+            None => TcpStream::connect((self.host.as_str(), self.port)).await?,
+        };
+        tune(&tcp);
+        let place = Place { address: Some(tcp.peer_addr()?) };
+        let (stream, tls) = match &self.tls {
+            ServerTls::Plain => (LegStream::Plain(tcp), None),
+            ServerTls::Preferred(connector) => match ask(tcp).await? {
+                Asked::Yes(tcp) => self.handshake(connector, tcp).await?,
+                Asked::No(tcp) => (LegStream::Plain(tcp), None),
+            },
+            ServerTls::Required(connector) => match ask(tcp).await? {
+                Asked::Yes(tcp) => self.handshake(connector, tcp).await?,
+                Asked::No(_) => return Err(io::Error::other(NO_TLS)),
+            },
+        };
+        Ok(Dialed { stream, tls, place })
+    }
+
+    async fn handshake(
+        &self,
+        connector: &ArcSwap<Connector>,
+        tcp: TcpStream,
+    ) -> io::Result<(LegStream<TcpStream>, Option<TlsPeer>)> {
+        let connector = connector.load_full();
+        let name = ServerName::try_from(self.host.clone())
+            .map_err(|error| io::Error::other(format!("`{}`: {error}", self.host)))?;
+        let handshake = TlsConnector::from(Arc::clone(&connector.config)).connect(name, tcp);
+        let stream = Box::pin(handshake)
+            .await
+            .map_err(|error| io::Error::new(error.kind(), format!("TLS handshake: {error}")))?;
+        let peer = connector.peer(stream.get_ref().1.peer_certificates());
+        Ok((LegStream::Tls(Box::new(stream.into())), Some(peer)))
+    }
+}
+
+/// A server's answer to the request for TLS.
+enum Asked {
+    Yes(TcpStream),
+    No(TcpStream),
+}
+
+/// Asks for TLS.
+///
+/// # Protocol
+/// `length, 80877103`; answered by the byte `S` or `N`.
+async fn ask(mut tcp: TcpStream) -> io::Result<Asked> {
+    tcp.write_all(&SSL_REQUEST).await?;
+    let mut answer = [0u8; 1];
+    if tcp.read(&mut answer).await? == 0 {
+        let message = "the server closed the connection when it was asked for TLS";
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+    }
+    match answer {
+        [b'S'] => Ok(Asked::Yes(tcp)),
+        [b'N'] => Ok(Asked::No(tcp)),
+        [_] => Err(io::Error::other(NO_ANSWER)),
+    }
+}
+
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+const NO_TLS: &str = "the server has no TLS; turn it on (`ssl = on`), or choose plain text with \
+    `upstream_tls: {mode: disable}`";
+
+const NO_ANSWER: &str = "the server answered the request for TLS with something else, perhaps an \
+    error (too many connections?); see its log";

@@ -19,6 +19,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(10);
 pub(crate) struct Setup {
     /// Where the proxy finds PostgreSQL.
     pub(crate) upstream: SocketAddr,
+    /// The value of `upstream:` in the place of that address: a name, a list.
+    pub(crate) upstream_text: Option<String>,
     /// Files of the rules folder: name and text.
     pub(crate) rules: Vec<(String, String)>,
     /// `allow` or `deny`.
@@ -38,6 +40,7 @@ impl Setup {
     pub(crate) fn open(upstream: SocketAddr) -> Self {
         Self {
             upstream,
+            upstream_text: None,
             rules: vec![("none.yaml".into(), "version: 1\nrules: []\n".into())],
             default: "allow",
             datasource_extra: String::new(),
@@ -79,14 +82,14 @@ impl Setup {
              \x20 - name: demo\n\
              \x20   protocol: postgresql\n\
              \x20   listen: \"127.0.0.1:{listen}\"\n\
-             \x20   upstream: \"{}\"\n\
+             \x20   upstream: {}\n\
              \x20   default: {}\n\
              {}\
              rules: {{directory: rules}}\n\
              audit: {}\n\
              admin: {{listen: \"127.0.0.1:{admin}\"{}}}\n\
              {}",
-            self.upstream,
+            self.upstream_text.clone().unwrap_or_else(|| format!("\"{}\"", self.upstream)),
             self.default,
             self.datasource_extra,
             self.audit,

@@ -12,6 +12,8 @@ mod harness;
 #[cfg(test)]
 mod pg;
 #[cfg(test)]
+mod pki;
+#[cfg(test)]
 mod raw;
 #[cfg(test)]
 mod recorder;
@@ -42,3 +44,5 @@ mod reload;
 mod side_doors;
 #[cfg(test)]
 mod transparency;
+#[cfg(test)]
+mod upstream_tls;

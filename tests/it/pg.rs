@@ -54,17 +54,29 @@ impl Postgres {
 
     /// Starts a copy of the template with this authentication for TCP clients.
     pub(crate) fn with_hba(hba: Hba) -> Self {
+        Self::with_files(&format!("host all all 127.0.0.1/32 {}\n", hba.word()), &[], "")
+    }
+
+    /// Starts a copy of the template with these lines of `pg_hba.conf`, files in its data folder
+    /// (name and text), and settings for `postgresql.conf`.
+    pub(crate) fn with_files(hba: &str, files: &[(&str, &str)], settings: &str) -> Self {
         let template = template();
         let folder = tempfile::Builder::new().prefix("portcullis-pg-").tempdir().unwrap();
         let data = folder.path().join("data");
         run(Command::new("cp").arg("-a").arg(&template).arg(&data));
         give_to_account(folder.path());
         // The superuser stays trusted: the tests look behind the proxy's back with it.
-        let hba_text = format!(
-            "host all {SUPERUSER} 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 {}\n",
-            hba.word()
-        );
+        let hba_text = format!("host all {SUPERUSER} 127.0.0.1/32 trust\n{hba}");
         fs::write(data.join("pg_hba.conf"), hba_text).unwrap();
+        for (name, text) in files {
+            let path = data.join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            give_to_account(&path);
+        }
+        let conf = data.join("postgresql.conf");
+        let written = fs::read_to_string(&conf).unwrap() + "\n" + settings;
+        fs::write(&conf, written).unwrap();
         let mut server = Self { child: None, folder, port: free_port() };
         server.launch();
         server

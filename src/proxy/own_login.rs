@@ -1,0 +1,134 @@
+//! Statements of the proxy's own, over a connection that was dialed as a session's is.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use anyhow::Context as _;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::config::{SslMode, SslNegotiation};
+use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
+use tokio_postgres::{Config, SimpleQueryMessage, SimpleQueryRow};
+
+use super::leg::Stream;
+use super::upstream::{Dial, Dialed};
+
+/// A credential of our own.
+#[derive(Clone, Copy)]
+pub(super) struct OwnLogin<'a> {
+    /// Account on the server.
+    pub(super) user: &'a str,
+    /// Password, if the server wants one.
+    pub(super) password: Option<&'a str>,
+    /// What `pg_stat_activity` shows.
+    pub(super) application: &'a str,
+}
+
+impl OwnLogin<'_> {
+    /// Runs one text over a connection of its own and gives its rows.
+    pub(super) async fn query<D: Dial>(
+        &self,
+        dial: &D,
+        database: &str,
+        text: &str,
+    ) -> anyhow::Result<Vec<SimpleQueryRow>> {
+        let Dialed { stream, tls, place: _ } = dial.dial().await.context("connect")?;
+        let mut config = Config::new();
+        config.user(self.user).dbname(database).application_name(self.application);
+        if let Some(password) = self.password {
+            config.password(password);
+        }
+        // The library is to ask for no TLS: where there is some, it has begun already.
+        let ready = match tls {
+            None => {
+                config.ssl_mode(SslMode::Disable);
+                Ready { end_point: None }
+            }
+            Some(peer) => {
+                config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
+                Ready { end_point: peer.server_end_point }
+            }
+        };
+        let (client, connection) =
+            config.connect_raw(stream, ready).await.map_err(told).context("connect")?;
+        tokio::select! {
+            answer = client.simple_query(text) => {
+                let rows = answer.map_err(told)?.into_iter().filter_map(|message| match message {
+                    SimpleQueryMessage::Row(row) => Some(row),
+                    _ => None,
+                });
+                Ok(rows.collect())
+            }
+            closed = connection => {
+                closed.map_err(told)?;
+                anyhow::bail!("the server closed the connection")
+            }
+        }
+    }
+}
+
+/// The server's own words: the library's message is only `db error`.
+fn told(error: tokio_postgres::Error) -> anyhow::Error {
+    match error.as_db_error() {
+        Some(db) => anyhow::anyhow!("{}: {}", db.code().code(), db.message()),
+        None => anyhow::Error::new(error),
+    }
+}
+
+/// What the library takes for the making of TLS: it is there already.
+struct Ready {
+    end_point: Option<Vec<u8>>,
+}
+
+/// A stream with the channel binding of its TLS.
+struct Bound<S> {
+    stream: S,
+    end_point: Option<Vec<u8>>,
+}
+
+impl<S: Stream> TlsConnect<S> for Ready {
+    type Stream = Bound<S>;
+    type Error = io::Error;
+    type Future = std::future::Ready<io::Result<Bound<S>>>;
+
+    fn connect(self, stream: S) -> Self::Future {
+        std::future::ready(Ok(Bound { stream, end_point: self.end_point }))
+    }
+}
+
+impl<S: Stream> TlsStream for Bound<S> {
+    fn channel_binding(&self) -> ChannelBinding {
+        match &self.end_point {
+            Some(hash) => ChannelBinding::tls_server_end_point(hash.clone()),
+            None => ChannelBinding::none(),
+        }
+    }
+}
+
+impl<S: Stream> AsyncRead for Bound<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: Stream> AsyncWrite for Bound<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
