@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::check::{self, Addresses};
+use super::check;
+use super::listen::{self, Addresses, ListenAt};
 use super::source::{Spanned, string};
 use crate::admin::{Rights, Token};
 use crate::policy::diagnostic::{Diagnostic, Span};
@@ -41,11 +42,11 @@ pub(super) fn check(
 ) -> Option<Admin> {
     let (listen, token_file) = source.map_or((None, None), |one| (one.listen, one.token_file));
     let listen = match listen {
-        Some(written) => check::address(&written, problems)
-            .inspect(|address| taken.take(*address, &written.at, problems)),
+        Some(written) => listen::tcp(&written, problems)
+            .inspect(|address| taken.take(ListenAt::Tcp(*address), &written.at, problems)),
         None => {
             let default = SocketAddr::from(([127, 0, 0, 1], ADMIN_PORT));
-            taken.take(default, root, problems);
+            taken.take(ListenAt::Tcp(default), root, problems);
             Some(default)
         }
     };

@@ -1,12 +1,13 @@
 //! From the configuration as written to the configuration as used.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::source::{self, Spanned, TlsMode};
-use super::{CatalogLogin, Config, Datasource, Limits, Log, Rules, authentication, tls};
+use super::{
+    CatalogLogin, Config, Datasource, Limits, Listen, Log, Rules, authentication, listen, tls,
+};
 use crate::audit::{AuditConfig, QUEUE_EVENTS_MIN, Target, WhenFull};
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::yaml::Problems;
@@ -19,7 +20,7 @@ pub(super) fn check(
     problems: &mut Problems,
 ) -> Option<Config> {
     let source::File { datasources, rules, audit, admin, limits, log } = file;
-    let mut taken = Addresses::default();
+    let mut taken = listen::Addresses::default();
     let mut names = HashMap::new();
     let datasources: Vec<Datasource> = datasources
         .into_iter()
@@ -41,7 +42,7 @@ pub(super) fn check(
 fn datasource(
     source: source::Datasource,
     base: &Path,
-    taken: &mut Addresses,
+    taken: &mut listen::Addresses,
     problems: &mut Problems,
 ) -> Option<Datasource> {
     let source::Datasource {
@@ -55,15 +56,13 @@ fn datasource(
         catalog,
         authentication,
     } = source;
-    if listen.is_empty() {
+    // Entries that hold mistakes were reported and are not here.
+    if listen.is_empty() && !problems.has_errors() {
         problems.error(&at, "`listen` names no address");
     }
-    let listen: Vec<SocketAddr> = listen
-        .iter()
-        .filter_map(|written| {
-            address(written, problems)
-                .inspect(|address| taken.take(*address, &written.at, problems))
-        })
+    let listen: Vec<Listen> = listen
+        .into_iter()
+        .filter_map(|written| listen::check(written, base, taken, problems))
         .collect();
     let upstream = upstream.and_then(|written| host_and_port(&written, problems));
     let (tls_mode, tls) = match tls {
@@ -107,40 +106,6 @@ fn unique_name(name: &Spanned<String>, seen: &mut HashMap<String, Span>, problem
 }
 
 // === addresses ===
-
-/// Addresses we are to listen on.
-#[derive(Default)]
-pub(super) struct Addresses(Vec<(SocketAddr, Span)>);
-
-impl Addresses {
-    /// Notes one; two that cannot both be listened on are a problem.
-    pub(super) fn take(&mut self, address: SocketAddr, at: &Span, problems: &mut Problems) {
-        let clash = self.0.iter().find(|(other, _)| {
-            let same_ip = other.ip() == address.ip()
-                || other.ip().is_unspecified()
-                || address.ip().is_unspecified();
-            address.port() != 0 && other.port() == address.port() && same_ip
-        });
-        if let Some((other, first)) = clash {
-            problems.push(
-                Diagnostic::error(at, format!("`{address}` is in use by `{other}`, at {first}"))
-                    .with_help("every datasource and the admin port need an address of their own"),
-            );
-        }
-        self.0.push((address, at.clone()));
-    }
-}
-
-pub(super) fn address(written: &Spanned<String>, problems: &mut Problems) -> Option<SocketAddr> {
-    let parsed = written.value.parse().ok();
-    if parsed.is_none() {
-        let message = format!("`{}` is no address to listen on", written.value);
-        problems.push(Diagnostic::error(&written.at, message).with_help(
-            "write an IP address and a port, such as `127.0.0.1:6432` or `\"[::1]:6432\"`",
-        ));
-    }
-    parsed
-}
 
 fn host_and_port(written: &Spanned<String>, problems: &mut Problems) -> Option<(String, u16)> {
     let split = written.value.rsplit_once(':').and_then(|(host, port)| {

@@ -5,7 +5,6 @@
 //! key, two datasources on one address. Every problem is reported with its place and the way out.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +18,16 @@ use crate::tls::{ClientLeg, UpstreamTls, Watched};
 mod admin;
 mod authentication;
 mod check;
+mod listen;
+#[cfg(test)]
+mod listen_tests;
 mod source;
 #[cfg(test)]
 mod tests;
 mod tls;
 
 pub use admin::Admin;
+pub use listen::{Listen, ListenAt};
 pub use source::{LogFormat, TlsMode};
 
 /// A checked configuration.
@@ -49,8 +52,8 @@ pub struct Config {
 pub struct Datasource {
     /// Name in rules, events and metrics.
     pub name: Arc<str>,
-    /// Addresses clients connect to; at least one, unique over all datasources.
-    pub listen: Vec<SocketAddr>,
+    /// Sockets clients connect to; at least one, unique over all datasources.
+    pub listen: Vec<Listen>,
     /// Host of the server: a name or an address.
     pub upstream_host: String,
     /// Port of the server.

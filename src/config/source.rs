@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::authentication;
+use super::{authentication, listen};
 use crate::audit::WhenFull;
 use crate::policy::diagnostic::Span;
 use crate::policy::yaml::{MapReader, Node, Problems};
@@ -31,7 +31,7 @@ pub(super) struct File {
 pub(super) struct Datasource {
     pub(super) at: Span,
     pub(super) name: Option<Spanned<String>>,
-    pub(super) listen: Vec<Spanned<String>>,
+    pub(super) listen: Vec<listen::Written>,
     pub(super) upstream: Option<Spanned<String>>,
     pub(super) default_deny: Option<bool>,
     pub(super) tls: Option<Tls>,
@@ -171,7 +171,7 @@ fn datasource(node: &Node, problems: &mut Problems) -> Option<Datasource> {
     if let Some(protocol) = map.required("protocol", problems) {
         protocol.one_of(&[("postgresql", ())], problems);
     }
-    let listen = map.required("listen", problems).map(|n| one_or_more(n, problems));
+    let listen = map.required("listen", problems).map(|n| listen::read(n, problems));
     let upstream = map.required("upstream", problems).and_then(|n| string(n, problems));
     let default_deny = map
         .required("default", problems)

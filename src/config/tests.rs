@@ -4,7 +4,7 @@ use std::path::Path;
 use super::*;
 use crate::audit::{Target, WhenFull};
 
-const GOOD: &str = "\
+pub(super) const GOOD: &str = "\
 version: 1
 datasources:
   - name: demo
@@ -17,7 +17,7 @@ audit: {file: audit.jsonl}
 ";
 
 /// A folder with what the files name.
-fn folder() -> tempfile::TempDir {
+pub(super) fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("rules")).unwrap();
     dir
@@ -32,7 +32,7 @@ fn problems(text: &str, base: &Path) -> Vec<String> {
 
 /// Each text is `GOOD` with one change; the expectation is how the first problem begins.
 #[track_caller]
-fn check(from: &str, to: &str, expected: &str) {
+pub(super) fn check(from: &str, to: &str, expected: &str) {
     assert!(GOOD.contains(from), "`{from}` is not in the good file");
     let dir = folder();
     let found = problems(&GOOD.replace(from, to), dir.path());
@@ -47,7 +47,8 @@ fn a_short_file_is_enough() {
     assert!(warnings.is_empty());
     let [demo] = &config.datasources[..] else { panic!("{config:?}") };
     assert_eq!(&*demo.name, "demo");
-    assert_eq!(demo.listen, ["127.0.0.1:6432".parse().unwrap()]);
+    let at = ListenAt::Tcp("127.0.0.1:6432".parse().unwrap());
+    assert_eq!(demo.listen, [Listen { at, allow: Vec::new() }]);
     assert_eq!((demo.upstream_host.as_str(), demo.upstream_port), ("127.0.0.1", 5432));
     assert!(!demo.default_deny);
     assert_eq!(config.admin.listen, "127.0.0.1:9464".parse().unwrap());

@@ -17,7 +17,7 @@ macro_rules! labels {
             pub(super) const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
             /// The value of the label.
-            pub(super) fn label(self) -> &'static str {
+            pub(crate) fn label(self) -> &'static str {
                 match self { $(Self::$variant => $label,)* }
             }
 
@@ -72,6 +72,8 @@ labels! {
         Draining => "draining",
         /// Accepting failed, for instance for want of file descriptors.
         AcceptFailed => "accept_failed",
+        /// The listener admits no client from that address.
+        Address => "address",
     }
 }
 

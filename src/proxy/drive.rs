@@ -113,6 +113,16 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         end
     }
 
+    /// Turns the client away before a byte of it is looked at.
+    pub(crate) async fn refuse(mut self, cause: EndCause) -> End {
+        let end = match self.reserve().await {
+            Ok(()) => self.finish(cause),
+            Err(end) => end,
+        };
+        Box::pin(self.close(end)).await;
+        end
+    }
+
     async fn turns(&mut self) -> End {
         loop {
             let step = std::future::poll_fn(|cx| self.poll_step(cx)).await;
@@ -269,6 +279,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
             EndCause::Operator => End::Operator,
             EndCause::LoginTimeout | EndCause::IdleTimeout => End::Timeout,
             EndCause::AuditUnavailable => End::Audit,
+            EndCause::AddressRefused => End::Refused,
         }
     }
 

@@ -19,6 +19,8 @@ pub(crate) enum End {
     Timeout,
     /// An operator ended it.
     Operator,
+    /// The client was not let in.
+    Refused,
 }
 
 impl End {
@@ -33,6 +35,7 @@ impl End {
             Self::Shutdown => "shutdown",
             Self::Timeout => "timeout",
             Self::Operator => "operator",
+            Self::Refused => "refused",
         }
     }
 
@@ -46,7 +49,8 @@ impl End {
             | Self::Audit
             | Self::Shutdown
             | Self::Timeout
-            | Self::Operator => true,
+            | Self::Operator
+            | Self::Refused => true,
         }
     }
 }

@@ -6,42 +6,73 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use ipnet::IpNet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::drive::Connection;
 use super::end::End;
 use super::shared::Datasource;
 use super::shutdown::Stage;
+pub(super) use super::socket::tune;
+use super::socket::{ClientSocket, Detached, ListenSocket};
 use super::uid::Birth;
 use super::upstream::Dial;
+use super::users;
 use crate::event::Now;
 use crate::metrics::{Metrics, RejectReason};
-use crate::session::Session;
+use crate::session::{EndCause, PeerCredentials, Session};
 
-/// One address a datasource listens on.
-pub(crate) struct Listener<D, F> {
+/// One socket a datasource listens on.
+pub(super) struct Listener<D, F> {
     /// The bound socket.
-    pub(crate) socket: TcpListener,
+    pub(super) socket: ListenSocket,
     /// Where its clients go.
-    pub(crate) datasource: Arc<Datasource<D>>,
+    pub(super) datasource: Arc<Datasource<D>>,
+    /// Who may come.
+    pub(super) entrance: Arc<Entrance>,
     /// One permit per client of the process.
-    pub(crate) slots: Arc<Semaphore>,
+    pub(super) slots: Arc<Semaphore>,
     /// Makes the session of a client.
-    pub(crate) begin: F,
+    pub(super) begin: F,
+}
+
+/// Who may come in through a listener.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    /// Networks clients may come from; empty for everywhere.
+    pub(super) allow: Vec<IpNet>,
+}
+
+/// Where a client comes from.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    /// Its address; `None` over a Unix socket.
+    pub(super) address: Option<SocketAddr>,
+    /// Who holds the other end of a Unix socket.
+    pub(super) local: Option<PeerCredentials>,
+}
+
+/// A client on its way to its worker.
+struct Arrival<D, F> {
+    stream: Detached,
+    address: Option<SocketAddr>,
+    birth: Birth,
+    accepted: Now,
+    datasource: Arc<Datasource<D>>,
+    entrance: Arc<Entrance>,
+    begin: F,
 }
 
 impl<D, F, S> Listener<D, F>
 where
     D: Dial,
     S: Session + Send + 'static,
-    F: Fn(&Birth, SocketAddr, Now) -> S,
+    F: Fn(&Birth, Origin, Now) -> S + Clone + Send + 'static,
 {
     /// Accepts until the process drains, then waits for its sessions to end.
-    pub(crate) async fn serve(self) {
+    pub(super) async fn serve(self) {
         let shutdown = Arc::clone(&self.datasource.shared.shutdown);
         let mut tasks = JoinSet::new();
         let mut slot: Option<OwnedSemaphorePermit> = None;
@@ -67,37 +98,36 @@ where
 
     async fn welcome(
         &self,
-        accepted: io::Result<(TcpStream, SocketAddr)>,
+        accepted: io::Result<(ClientSocket, Option<SocketAddr>)>,
         slot: &mut Option<OwnedSemaphorePermit>,
         tasks: &mut JoinSet<End>,
     ) {
-        let (stream, client) = match accepted {
+        let (stream, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => return self.back_off(&error).await,
         };
-        tune(&stream);
-        let now = self.datasource.shared.clock.now();
-        let drawn = Birth::draw(now).and_then(|birth| {
+        let accepted = self.datasource.shared.clock.now();
+        let drawn = Birth::draw(accepted).and_then(|birth| {
             let place = self.datasource.shared.workers.place().context("no worker")?;
-            // Leaves this thread's reactor, for the one of its worker.
-            Ok((birth, place, stream.into_std()?))
+            Ok((birth, place, stream.detach()?))
         });
         let (birth, place, stream) = match drawn {
             Ok(drawn) => drawn,
             Err(error) => return error!(?error, "client turned away"),
         };
-        let session = (self.begin)(&birth, client, now);
-        let datasource = Arc::clone(&self.datasource);
+        let arrival = Arrival {
+            stream,
+            address,
+            birth,
+            accepted,
+            datasource: Arc::clone(&self.datasource),
+            entrance: Arc::clone(&self.entrance),
+            begin: self.begin.clone(),
+        };
         let permit = slot.take();
         let runtime = place.runtime.clone();
         let connection = async move {
-            let end = match TcpStream::from_std(stream) {
-                Ok(stream) => Connection::new(session, birth, stream, datasource).run().await,
-                Err(error) => {
-                    error!(%error, "client turned away");
-                    End::Session
-                }
-            };
+            let end = arrival.receive().await;
             drop((permit, place));
             end
         };
@@ -123,41 +153,69 @@ where
     }
 }
 
-/// Binds an address to listen on.
-///
-/// # Errors
-/// The address is taken or not ours; the message names it.
-pub(crate) fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listen = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    listen()
-        .map_err(|error: io::Error| {
-            let way_out = match error.kind() {
-                io::ErrorKind::AddrInUse => {
-                    "another process listens there; stop it or change `listen`"
-                }
-                io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address",
-                io::ErrorKind::PermissionDenied => {
-                    "ports below 1024 need a privilege; use a higher one"
-                }
-                _ => "the system refused it",
+// === impl Arrival ===
+
+impl<D, F, S> Arrival<D, F>
+where
+    D: Dial,
+    S: Session + Send + 'static,
+    F: Fn(&Birth, Origin, Now) -> S,
+{
+    /// Runs on the worker: lets the client in or turns it away.
+    async fn receive(self) -> End {
+        let Self { stream, address, birth, accepted, datasource, entrance, begin } = self;
+        let identified = async {
+            let stream = stream.attach()?;
+            let local = match stream.peer_uid()? {
+                Some(uid) => Some(users::credentials(uid).await),
+                None => None,
             };
-            anyhow::Error::new(error).context(way_out)
-        })
-        .with_context(|| format!("listen on {address}"))
+            io::Result::Ok((stream, local))
+        };
+        let (stream, local) = match identified.await {
+            Ok(identified) => identified,
+            Err(error) => {
+                error!(%error, "client turned away");
+                return End::Session;
+            }
+        };
+        let admitted = entrance.admits(address, local.as_ref());
+        let session = begin(&birth, Origin { address, local }, accepted);
+        let connection = Connection::new(session, birth, stream, Arc::clone(&datasource));
+        match admitted {
+            Ok(()) => connection.run().await,
+            Err((cause, reason)) => {
+                info!(
+                    datasource = &*datasource.name,
+                    ?address,
+                    reason = reason.label(),
+                    "client refused"
+                );
+                datasource.metrics.connection_rejected(reason);
+                connection.refuse(cause).await
+            }
+        }
+    }
 }
 
-/// What every TCP connection of the proxy is set to: no delay of small messages, and dead peers
-/// are noticed.
-pub(crate) fn tune(stream: &TcpStream) {
-    // Both are improvements, not conditions: a socket that cannot have them still works.
-    let _ = stream.set_nodelay(true);
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_EVERY);
-    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+impl Entrance {
+    /// Whether a client from there may come in. Who is behind a Unix socket was the file's
+    /// permissions to decide; a client without any address is in no network.
+    fn admits(
+        &self,
+        address: Option<SocketAddr>,
+        local: Option<&PeerCredentials>,
+    ) -> Result<(), (EndCause, RejectReason)> {
+        let inside = address.is_some_and(|address| {
+            // An IPv4 client of a dual-stack socket shows an IPv6 address that embeds its own.
+            let ip = address.ip().to_canonical();
+            self.allow.iter().any(|network| network.contains(&ip))
+        });
+        if self.allow.is_empty() || local.is_some() || inside {
+            return Ok(());
+        }
+        Err((EndCause::AddressRefused, RejectReason::Address))
+    }
 }
 
 fn report(done: Result<End, JoinError>, metrics: &Metrics) {
@@ -171,14 +229,24 @@ fn report(done: Result<End, JoinError>, metrics: &Metrics) {
     }
 }
 
-/// Connections the system completes before we accept them.
-const BACKLOG: u32 = 1024;
-
 /// Pause after an accept that failed for want of resources.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Silence before the first keepalive probe.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Time between probes.
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+    #[test]
+    fn an_allow_list_admits_its_networks_only() {
+        let networks = ["10.0.0.0/8", "2001:db8::/32"];
+        let allow = networks.iter().map(|network| network.parse().unwrap()).collect();
+        let entrance = Entrance { allow };
+        let admits = |address: &str| {
+            entrance.admits(Some(SocketAddr::new(address.parse().unwrap(), 1)), None).is_ok()
+        };
+        assert!(admits("10.1.2.3") && admits("::ffff:10.1.2.3") && admits("2001:db8::1"));
+        assert!(!admits("11.1.2.3") && !admits("::ffff:11.1.2.3") && !admits("::1"));
+        assert!(entrance.admits(None, None).is_err(), "no address is in no network");
+        assert!(Entrance { allow: Vec::new() }.admits(None, None).is_ok());
+    }
+}

@@ -26,6 +26,7 @@ use crate::policy::{Diagnostic, Throttles};
 use crate::reload::{self, Reloader, Surroundings};
 use crate::session::gate::PlanCache;
 
+mod bind;
 mod cancel;
 mod catalog;
 mod clock;
@@ -42,15 +43,18 @@ mod registry;
 mod seat;
 mod shared;
 mod shutdown;
+mod socket;
 #[cfg(test)]
 mod toy;
 mod uid;
 mod upstream;
+mod users;
 mod workers;
 
+use bind::Sockets;
 use cancel::CancelRegistry;
 use clock::Clock;
-use listener::Listener;
+use listener::{Entrance, Listener};
 use shared::{Datasource, DriveLimits, Reach, Shared};
 use shutdown::{Shutdown, Stage};
 use uid::Birth;
@@ -115,27 +119,6 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Every bound address: nothing is served before all are ours.
-struct Sockets {
-    /// One list per datasource, in the configuration's order.
-    datasources: Vec<Vec<TcpListener>>,
-    admin: TcpListener,
-}
-
-impl Sockets {
-    fn bind(config: &Config) -> anyhow::Result<Self> {
-        let bind_all = |datasource: &config::Datasource| -> anyhow::Result<Vec<TcpListener>> {
-            let sockets: anyhow::Result<Vec<_>> =
-                datasource.listen.iter().map(|address| listener::bind(*address)).collect();
-            sockets.with_context(|| format!("datasource `{}`", datasource.name))
-        };
-        let datasources: anyhow::Result<Vec<_>> = config.datasources.iter().map(bind_all).collect();
-        let datasources = datasources?;
-        let admin = listener::bind(config.admin.listen).context("admin port")?;
-        Ok(Self { datasources, admin })
-    }
-}
-
 /// The running tasks.
 struct Process {
     /// They end by themselves when the process drains.
@@ -165,11 +148,12 @@ impl Process {
                 });
             }
             let begin = protocol::postgresql(written, &config.limits);
-            for socket in sockets {
-                info!(datasource = &*written.name, address = %shown(&socket), "listening");
+            for (socket, listen) in sockets.into_iter().zip(&written.listen) {
+                info!(datasource = &*written.name, address = %socket.shown(), "listening");
                 let listener = Listener {
                     socket,
                     datasource: Arc::clone(&datasource),
+                    entrance: Arc::new(Entrance { allow: listen.allow.clone() }),
                     slots: Arc::clone(&slots),
                     begin: begin.clone(),
                 };

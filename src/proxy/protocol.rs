@@ -1,8 +1,8 @@
 //! Which session a datasource's clients get: the one place that lists the protocols.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::listener::Origin;
 use super::uid::Birth;
 use crate::config::{self, Limits};
 use crate::event::Now;
@@ -12,8 +12,8 @@ use crate::session::pg::{PgConfig, PgSession, SessionSeed, TlsMode};
 pub(super) fn postgresql(
     datasource: &config::Datasource,
     limits: &Limits,
-) -> impl Fn(&Birth, SocketAddr, Now) -> PgSession + Clone + Send + Sync + 'static {
-    let config = Arc::new(PgConfig {
+) -> impl Fn(&Birth, Origin, Now) -> PgSession + Clone + Send + Sync + 'static {
+    let remote = Arc::new(PgConfig {
         datasource: Arc::clone(&datasource.name),
         default_deny: datasource.default_deny,
         tls: match datasource.tls_mode {
@@ -27,9 +27,12 @@ pub(super) fn postgresql(
         prepared_statements_max: limits.prepared_statements,
         inspected_bytes_max: limits.statement_bytes.saturating_add(MESSAGE_SLACK_BYTES),
     });
-    move |birth, client, now| {
-        let seed = SessionSeed { uid: birth.uid.clone(), client: Some(client), local: None };
-        PgSession::new(Arc::clone(&config), seed, now)
+    // Nobody listens in on a Unix socket, and no client asks for TLS there.
+    let local = Arc::new(PgConfig { tls: TlsMode::Off, ..(*remote).clone() });
+    move |birth, Origin { address, local: credentials }, now| {
+        let config = if credentials.is_some() { &local } else { &remote };
+        let seed = SessionSeed { uid: birth.uid.clone(), client: address, local: credentials };
+        PgSession::new(Arc::clone(config), seed, now)
     }
 }
 

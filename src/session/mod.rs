@@ -193,6 +193,24 @@ pub enum EndCause {
     Operator,
     /// The audit trail cannot take more and the configuration says to refuse.
     AuditUnavailable,
+    /// The listener does not admit clients from this address.
+    AddressRefused,
+}
+
+impl EndCause {
+    /// The client was turned away: it never became a session, and the trail holds a failed login.
+    pub fn is_refusal(self) -> bool {
+        match self {
+            Self::AddressRefused => true,
+            Self::ClientGone
+            | Self::ServerGone
+            | Self::Shutdown
+            | Self::LoginTimeout
+            | Self::IdleTimeout
+            | Self::AuditUnavailable
+            | Self::Operator => false,
+        }
+    }
 }
 
 /// One protocol's state machine.

@@ -21,6 +21,8 @@ pub(crate) struct Setup {
     pub(crate) upstream: SocketAddr,
     /// The value of `upstream:` in the place of that address: a name, a list.
     pub(crate) upstream_text: Option<String>,
+    /// The value of `listen:`; `{port}` and `{folder}` are replaced.
+    pub(crate) listen: String,
     /// Files of the rules folder: name and text.
     pub(crate) rules: Vec<(String, String)>,
     /// `allow` or `deny`.
@@ -41,6 +43,7 @@ impl Setup {
         Self {
             upstream,
             upstream_text: None,
+            listen: "\"127.0.0.1:{port}\"".into(),
             rules: vec![("none.yaml".into(), "version: 1\nrules: []\n".into())],
             default: "allow",
             datasource_extra: String::new(),
@@ -81,7 +84,7 @@ impl Setup {
              datasources:\n\
              \x20 - name: demo\n\
              \x20   protocol: postgresql\n\
-             \x20   listen: \"127.0.0.1:{listen}\"\n\
+             \x20   listen: {}\n\
              \x20   upstream: {}\n\
              \x20   default: {}\n\
              {}\
@@ -89,6 +92,7 @@ impl Setup {
              audit: {}\n\
              admin: {{listen: \"127.0.0.1:{admin}\"{}}}\n\
              {}",
+            self.listen,
             self.upstream_text.clone().unwrap_or_else(|| format!("\"{}\"", self.upstream)),
             self.default,
             self.datasource_extra,
@@ -96,6 +100,7 @@ impl Setup {
             self.admin_extra,
             self.extra
         );
+        let text = text.replace("{port}", &listen.to_string());
         let path = folder.join("portcullis.yaml");
         fs::write(&path, text.replace("{folder}", folder.to_str().unwrap())).unwrap();
         path

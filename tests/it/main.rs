@@ -33,6 +33,8 @@ mod drivers;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod listeners;
+#[cfg(test)]
 mod operator;
 #[cfg(test)]
 mod protocol;

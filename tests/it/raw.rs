@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
+
 /// How long any answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -58,17 +60,21 @@ impl Raw {
         address: SocketAddr,
         parameters: &[(&str, &str)],
     ) -> Result<Self, Fields> {
-        let mut raw = Self::connect(address);
-        raw.send_bytes(&startup_packet(parameters));
-        while let Some(message) = raw.read() {
+        Self::connect(address).log_in(parameters)
+    }
+
+    /// Logs in over this connection; the server's error otherwise.
+    pub(crate) fn log_in(mut self, parameters: &[(&str, &str)]) -> Result<Self, Fields> {
+        self.send_bytes(&startup_packet(parameters));
+        while let Some(message) = self.read() {
             match message.tag {
                 b'R' => assert_eq!(message.body, [0, 0, 0, 0], "raw clients need trust"),
                 b'K' => {
                     let (pid, secret) = message.body.split_at(4);
-                    raw.key = (word(pid), word(secret));
+                    self.key = (word(pid), word(secret));
                 }
                 b'E' => return Err(Fields::parse(&message.body)),
-                b'Z' => return Ok(raw),
+                b'Z' => return Ok(self),
                 _ => {}
             }
         }
@@ -77,7 +83,18 @@ impl Raw {
 
     /// Connects and says nothing yet.
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        Self::over(TcpStream::connect(address).unwrap())
+    }
+
+    /// Connects from this address of the loopback network.
+    pub(crate) fn connect_from(source: [u8; 4], address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Self::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(ANSWER_TIMEOUT)).unwrap();
         Self { stream, key: (0, 0), received: Vec::new() }

@@ -262,11 +262,17 @@ impl Session for PgSession {
             EndCause::AuditUnavailable => {
                 (Some("57P03"), "the audit trail cannot take more records", "audit")
             }
+            EndCause::AddressRefused => {
+                (Some("28000"), "this listener does not admit clients from your address", "refused")
+            }
         };
         if let (Some(code), false) = (code, silent) {
             let request_id = self.journal.request_id();
             let report = Report { detail: Some(&request_id), ..fatal(code, message) };
             out.to_client.encode(|out| report.encode(out));
+        }
+        if let (Some(code), true) = (code, cause.is_refusal()) {
+            self.journal.login_failed(turn.now, code, None, out);
         }
         self.journal.closed(turn.now, word, out);
     }

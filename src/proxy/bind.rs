@@ -1,0 +1,183 @@
+//! Binding what clients and operators connect to, before anything is served.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
+
+use super::socket::ListenSocket;
+use crate::config::{Config, Datasource, ListenAt};
+
+/// Every bound address: nothing is served before all are ours.
+pub(super) struct Sockets {
+    /// One list per datasource, in the configuration's order.
+    pub(super) datasources: Vec<Vec<ListenSocket>>,
+    /// The admin port.
+    pub(super) admin: TcpListener,
+}
+
+impl Sockets {
+    /// Binds all of them.
+    ///
+    /// # Errors
+    /// One cannot be bound; the message names it and the way out.
+    pub(super) fn bind(config: &Config) -> anyhow::Result<Self> {
+        let bind_all = |datasource: &Datasource| -> anyhow::Result<Vec<ListenSocket>> {
+            let sockets: anyhow::Result<Vec<_>> =
+                datasource.listen.iter().map(|listen| socket(&listen.at)).collect();
+            sockets.with_context(|| format!("datasource `{}`", datasource.name))
+        };
+        let datasources: anyhow::Result<Vec<_>> = config.datasources.iter().map(bind_all).collect();
+        let datasources = datasources?;
+        let admin = tcp(config.admin.listen).context("admin port")?;
+        Ok(Self { datasources, admin })
+    }
+}
+
+fn socket(at: &ListenAt) -> anyhow::Result<ListenSocket> {
+    match at {
+        ListenAt::Tcp(address) => tcp(*address).map(ListenSocket::Tcp),
+        ListenAt::Unix { path, mode } => {
+            let bound = unix(path, *mode).with_context(|| format!("listen on {}", path.display()));
+            bound.map(|(listener, file)| ListenSocket::Unix { listener, _file: Some(file) })
+        }
+    }
+}
+
+fn tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen()
+        .map_err(|error: io::Error| {
+            let way_out = match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "another process listens there; stop it or change `listen`"
+                }
+                io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address",
+                io::ErrorKind::PermissionDenied => {
+                    "ports below 1024 need a privilege; use a higher one"
+                }
+                _ => "the system refused it",
+            };
+            anyhow::Error::new(error).context(way_out)
+        })
+        .with_context(|| format!("listen on {address}"))
+}
+
+// === Unix sockets ===
+
+/// The file of a Unix socket we bound; removed on drop, unless another took its place.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    id: FileId,
+}
+
+/// A file as the system tells it from others: device and inode.
+type FileId = (u64, u64);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if id_of(&self.path).is_ok_and(|id| id == self.id) {
+            // Nobody is left to be told; a stale file is recognised at the next start.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The file gets its permissions between bind and listen: before `listen` no connection is
+/// possible, so there is no moment at which it is more open than configured.
+fn unix(path: &Path, mode: u32) -> anyhow::Result<(UnixListener, SocketFile)> {
+    make_way(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?).context("bind; may this user write to the folder?")?;
+    let file = SocketFile { path: path.to_owned(), id: id_of(path)? };
+    fs::set_permissions(path, Permissions::from_mode(mode)).context("set its mode")?;
+    socket.listen(i32::try_from(BACKLOG).unwrap_or(i32::MAX))?;
+    socket.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(std::os::fd::OwnedFd::from(socket).into())?;
+    Ok((listener, file))
+}
+
+/// Removes a socket that a process left behind. What is no socket, and a socket on which somebody
+/// answers, stays, and is an error.
+fn make_way(path: &Path) -> anyhow::Result<()> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if !found.file_type().is_socket() {
+        bail!("there is a file of that name that is no socket; remove it or change `listen`");
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+        Ok(_) => bail!("another process listens there; stop it or change `listen`"),
+        Err(error) => {
+            return Err(anyhow::Error::new(error)
+                .context("whether somebody listens there cannot be found out; remove the file"));
+        }
+    }
+    // Another process may have put its own in the place of the one nobody answered on.
+    if id_of(path)? == (found.dev(), found.ino()) {
+        fs::remove_file(path).context("remove the socket nobody listens on")?;
+    }
+    Ok(())
+}
+
+fn id_of(path: &Path) -> io::Result<FileId> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+/// Connections the system completes before we accept them.
+const BACKLOG: u32 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode_of(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[tokio::test]
+    async fn a_socket_nobody_answers_on_is_replaced_and_ours_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "std leaves the file behind");
+        let (listener, file) = unix(&path, 0o600).unwrap();
+        assert_eq!(mode_of(&path), 0o600);
+        let error = format!("{:#}", unix(&path, 0o600).unwrap_err());
+        assert!(error.contains("another process listens there"), "{error}");
+        drop((listener, file));
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_ours_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        fs::write(&path, "precious").unwrap();
+        let error = format!("{:#}", unix(&path, 0o600).unwrap_err());
+        assert!(error.contains("no socket"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        fs::remove_file(&path).unwrap();
+        let (listener, file) = unix(&path, 0o666).unwrap();
+        // Somebody else put a socket there in the meantime.
+        fs::rename(&path, folder.path().join("old")).unwrap();
+        let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        drop((listener, file));
+        assert!(path.exists());
+        drop(other);
+    }
+}
