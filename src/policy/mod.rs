@@ -11,6 +11,7 @@
 
 mod case;
 mod compile;
+mod credential;
 mod decide;
 mod decision;
 pub mod diagnostic;
@@ -27,6 +28,7 @@ mod target;
 pub mod yaml;
 
 pub use case::{Case, CaseFailure};
+pub use credential::{NotAVerifier, ScramVerifier};
 pub use decide::Trace;
 pub use decision::{Allowed, Decision, Denial, DenyReason, Limit};
 pub use diagnostic::{Diagnostic, Severity, Span};

@@ -34,6 +34,7 @@ mod pending;
 mod ready;
 mod refusals;
 mod scope;
+pub mod scram;
 mod scrub;
 mod server;
 mod statements;
