@@ -172,8 +172,12 @@ fn details_conform(event: &Value) {
 fn every_kind_conforms() {
     let s = || Some(session());
     let local = SessionRecord { client: None, roles: vec![], ..session() };
-    let failed = EventKind::LoginFailed { code: "28P01".into(), method: Some("SCRAM-SHA-256") };
-    let unknown = EventKind::LoginFailed { code: "08P01".into(), method: None };
+    let failed = EventKind::LoginFailed {
+        code: "28P01".into(),
+        method: Some("SCRAM-SHA-256"),
+        reason: None,
+    };
+    let unknown = EventKind::LoginFailed { code: "08P01".into(), method: None, reason: None };
     let reload = |problems| EventKind::Reload {
         generation: 3,
         digest: "4be1a7".into(),
@@ -233,7 +237,11 @@ fn examples() -> Vec<Event> {
     };
     vec![
         own(EventKind::SessionOpened { method: "SCRAM-SHA-256" }),
-        own(EventKind::LoginFailed { code: "28P01".into(), method: Some("SCRAM-SHA-256") }),
+        own(EventKind::LoginFailed {
+            code: "28P01".into(),
+            method: Some("SCRAM-SHA-256"),
+            reason: None,
+        }),
         own(decision(masked(), None)),
         own(decision(denied(), None)),
         own(decision(statement(RecordedVerdict::Allowed), Some(rule("analyst-30-per-minute")))),

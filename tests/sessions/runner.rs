@@ -445,7 +445,7 @@ fn effect_words(effect: &Effect) -> String {
 fn event_words(event: &Event) -> String {
     match &event.kind {
         EventKind::SessionOpened { method } => format!("opened {method}"),
-        EventKind::LoginFailed { code, method } => {
+        EventKind::LoginFailed { code, method, reason: _ } => {
             format!("login_failed {code} {}", method.unwrap_or("unasked"))
         }
         EventKind::SessionClosed { end } => format!("closed {end}"),

@@ -55,6 +55,12 @@ impl Startup {
         matching.next().map(|(_, value)| value.as_slice())
     }
 
+    /// Gives a parameter this value, whatever it was before.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.parameters.retain(|(key, _)| key != name.as_bytes());
+        self.parameters.push((name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+    }
+
     /// Every setting this start-up asks for, lower-cased names: parameters that are settings, and
     /// what `options` holds (`-c name=value`, `-cname=value`, `--name=value`; backslash escapes).
     /// `None` if `options` holds a switch that is not understood.
