@@ -21,6 +21,8 @@ pub(crate) fn session() -> SessionRecord {
         protocol: "pg",
         user: "maria.s".into(),
         roles: vec!["support_l1".into()],
+        account: None,
+        subject: None,
         database: "orders".into(),
         application: "helpdesk-web".into(),
         client: Some(SocketAddr::from(([10, 20, 4, 17], 51544))),

@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 use crate::admin::{self, AdminState, EndRequest, Ended, Rights, Status};
 use crate::analysis::{Analyzer, AnalyzerLimits};
 use crate::audit::{self, Queue};
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Logins};
 use crate::config::{self, Config};
 use crate::event::{Event, EventKind, Instance};
 use crate::metrics::{Build, DatasourceLabels, Metrics};
@@ -37,6 +37,7 @@ mod effects;
 mod end;
 mod leg;
 mod listener;
+mod logins;
 mod own_login;
 mod protocol;
 mod registry;
@@ -272,13 +273,14 @@ fn datasource(
         statement_bytes_max: config.limits.statement_bytes,
         ..AnalyzerLimits::default()
     };
+    let logins = Logins { bounds: config.limits.throttle, ..written.logins.clone() };
     let metrics = shared.metrics.datasource(&written.name).context("metrics of a datasource")?;
     Ok(Datasource {
         shared: Arc::clone(shared),
         name: Arc::clone(&written.name),
         analyzer: Arc::new(Analyzer::new(limits)),
         cancels: Arc::new(CancelRegistry::default()),
-        auth: Authenticator::new(Arc::clone(&shared.rules)),
+        auth: Authenticator::new(logins, Arc::clone(&shared.rules)),
         dial: Upstream {
             host: written.upstream_host.clone(),
             port: written.upstream_port,

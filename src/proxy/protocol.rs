@@ -6,6 +6,7 @@ use super::listener::Origin;
 use super::uid::Birth;
 use crate::config::{self, Limits};
 use crate::event::Now;
+use crate::session::auth::Authentication;
 use crate::session::pg::{PgConfig, PgSession, SessionSeed, TlsMode};
 
 /// Makes PostgreSQL sessions for a datasource.
@@ -21,7 +22,10 @@ pub(super) fn postgresql(
             config::TlsMode::Allowed => TlsMode::Allowed,
             config::TlsMode::Required => TlsMode::Required,
         },
-        authentication: datasource.authentication.clone(),
+        authentication: Authentication {
+            iterations_max: limits.scram_iterations,
+            ..datasource.authentication.clone()
+        },
         server: (datasource.upstream_host.clone(), datasource.upstream_port),
         pending_replies_max: limits.pending_replies,
         prepared_statements_max: limits.prepared_statements,

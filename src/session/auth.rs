@@ -453,7 +453,6 @@ mod tests {
     #[test]
     fn the_first_entry_that_fits_decides_and_none_rejects() {
         assert_eq!(Authentication::default().choose(&asked("x")).method, Method::Relay);
-        let jwt = Method::Password(PasswordKind::Jwt);
         let jwt = entry("app_*", Method::Password(PasswordKind::Jwt));
         let entries = vec![jwt, entry("app_a", Method::Reject), entry("b", Method::Relay)];
         let list = Authentication { entries, ..Authentication::default() };

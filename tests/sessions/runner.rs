@@ -434,6 +434,7 @@ fn effect_words(effect: &Effect) -> String {
         Effect::Connect => "connect".to_owned(),
         Effect::Authenticate(_) => "authenticate".to_owned(),
         Effect::ReportLogin(_) => "report".to_owned(),
+        Effect::ReportAccount(_) => "report account".to_owned(),
         Effect::Cancel { key: of, from: _ } => format!("cancel {}", key(of)),
         Effect::RegisterCancel { ours, theirs } => {
             format!("register {} for {}", key(ours), key(theirs))

@@ -77,10 +77,6 @@ impl OwnLogin {
         Self { account, learned, leg, iterations_max, step: Step::Start }
     }
 
-    pub(super) fn user(&self) -> &str {
-        &self.account.user
-    }
-
     /// While the keys are derived the server has nothing to say.
     pub(super) fn wants_server(&self) -> bool {
         !matches!(self.step, Step::Deriving(_))

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 
 use super::admission::{Candidate, Proven, unavailable};
 use super::scram::server::{Binding, Exchange, Stored};
-use super::scram::{Learned, MECHANISM_PLUS, ScramError};
+use super::scram::{MECHANISM_PLUS, ScramError};
 use super::{Call, Denied, State, close_with, fatal};
 use crate::session::auth::{Method, Proof, Reply, Report, Request, Secret};
 use crate::session::{Effect, Outbox};

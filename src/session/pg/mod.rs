@@ -294,7 +294,7 @@ impl Session for PgSession {
             out.to_client.encode(|out| report.encode(out));
         }
         if let (Some(code), true) = (code, cause.is_refusal()) {
-            self.journal.login_failed(turn.now, code, None, out);
+            self.journal.login_failed(turn.now, code, (None, None), out);
         }
         self.journal.closed(turn.now, word, out);
     }
