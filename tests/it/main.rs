@@ -45,6 +45,8 @@ mod reload;
 #[cfg(test)]
 mod side_doors;
 #[cfg(test)]
+mod terminated;
+#[cfg(test)]
 mod transparency;
 #[cfg(test)]
 mod upstream_tls;

@@ -188,12 +188,11 @@ impl Login {
         while let Some(head) = frame::peek(input)? {
             let kind = Frontend::from_tag(head.tag)?;
             let asked = matches!(&self.way, Asks::Relayed(relayed) if relayed.asked);
-            match kind {
-                Frontend::Terminate => {}
-                Frontend::Password if asked => {}
+            match (kind, asked) {
+                (Frontend::Terminate, _) | (Frontend::Password, true) => {}
                 // A client may not speak before it is asked: what it says waits for its turn.
-                _ if !asked => break,
-                _ => return Err(WireError::UnexpectedMessage(head.tag)),
+                (_, false) => break,
+                (_, true) => return Err(WireError::UnexpectedMessage(head.tag)),
             }
             if head.len > kind.bytes_max() {
                 return Err(WireError::TooLong);
