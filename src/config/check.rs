@@ -249,6 +249,13 @@ fn check_limits(source: source::Limits, problems: &mut Problems) -> Option<Limit
     let plan_cache = bounded(source.plan_cache, 64 << 20, 1 << 20..=64 << 30, problems);
     Some(Limits {
         clients: narrow(bounded(source.clients, 10_000, 1..=1_000_000, problems)?),
+        logins: narrow(bounded(source.logins, 1000, 1..=1_000_000, problems)?),
+        logins_per_address: narrow(bounded(
+            source.logins_per_address,
+            500,
+            1..=1_000_000,
+            problems,
+        )?),
         login_timeout: bounded(source.login_timeout, seconds(10), brief..=day, problems)?,
         connect_timeout: bounded(source.connect_timeout, seconds(5), brief..=day, problems)?,
         drain_timeout: bounded(source.drain_timeout, seconds(30), Duration::ZERO..=day, problems)?,

@@ -97,8 +97,12 @@ pub struct Rules {
 /// Bounds of the process and of every connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most clients at a time, over all datasources.
+    /// Most clients that are logged in at a time, over all datasources.
     pub clients: usize,
+    /// Most clients that are not logged in yet at a time.
+    pub logins: usize,
+    /// Most of these from one address.
+    pub logins_per_address: usize,
     /// From the accepted connection to the end of the login.
     pub login_timeout: Duration,
     /// For connecting to a server.

@@ -111,6 +111,8 @@ pub(super) struct Audit {
 #[derive(Debug, Default)]
 pub(super) struct Limits {
     pub(super) clients: Option<Spanned<u64>>,
+    pub(super) logins: Option<Spanned<u64>>,
+    pub(super) logins_per_address: Option<Spanned<u64>>,
     pub(super) login_timeout: Option<Spanned<Duration>>,
     pub(super) connect_timeout: Option<Spanned<Duration>>,
     pub(super) drain_timeout: Option<Spanned<Duration>>,
@@ -271,6 +273,8 @@ fn limits(node: &Node, problems: &mut Problems) -> Option<Limits> {
     let mut map = MapReader::new(node, problems)?;
     let limits = Limits {
         clients: map.optional("clients").and_then(|n| number(n, problems)),
+        logins: map.optional("logins").and_then(|n| number(n, problems)),
+        logins_per_address: map.optional("logins_per_address").and_then(|n| number(n, problems)),
         login_timeout: map.optional("login_timeout").and_then(|n| duration(n, problems)),
         connect_timeout: map.optional("connect_timeout").and_then(|n| duration(n, problems)),
         drain_timeout: map.optional("drain_timeout").and_then(|n| duration(n, problems)),

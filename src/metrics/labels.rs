@@ -68,12 +68,14 @@ labels! {
     pub RejectReason {
         /// As many clients as the configuration allows.
         ClientsMax => "clients_max",
-        /// The process is stopping.
-        Draining => "draining",
         /// Accepting failed, for instance for want of file descriptors.
         AcceptFailed => "accept_failed",
         /// The listener admits no client from that address.
         Address => "address",
+        /// Too many clients of that address are logging in.
+        LoginsPerAddress => "logins_per_address",
+        /// A trusted proxy sent no valid PROXY protocol header.
+        ProxyHeader => "proxy_header",
     }
 }
 

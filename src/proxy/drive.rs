@@ -25,6 +25,7 @@ use std::time::Duration;
 use tokio::time::Sleep;
 use tracing::{debug, warn};
 
+use super::admission::{Admission, Taken};
 use super::cancel::CancelGuard;
 use super::end::End;
 use super::leg::{Leg, LegStream, Stream, poll_drain};
@@ -34,7 +35,7 @@ use super::shared::Datasource;
 use super::shutdown::{Stage, StageWatch};
 use super::uid::Birth;
 use super::upstream::{Dial, Place};
-use crate::metrics::{ConnectionGuard, DatasourceMetrics, Direction};
+use crate::metrics::{ConnectionGuard, DatasourceMetrics, Direction, RejectReason};
 use crate::session::{Answer, Effect, EndCause, Outbox, Phase, ProtocolError, Session, Side};
 
 /// One connection with its session.
@@ -51,6 +52,9 @@ pub(crate) struct Connection<S, C, D: Dial> {
     pub(super) seen: Registered,
     /// Which server it is, so that a cancel goes to the same.
     pub(super) place: Place,
+    pub(super) admission: Admission,
+    /// No client's place was left when the login was over.
+    overbooked: Option<Taken>,
     seat: Seat,
     stage: StageWatch,
     /// Dropped when the login is over.
@@ -76,10 +80,16 @@ struct IdleTimer {
 
 impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     /// A fresh connection.
-    pub(crate) fn new(session: S, birth: Birth, client: C, datasource: Arc<Datasource<D>>) -> Self {
+    pub(crate) fn new(
+        session: S,
+        birth: Birth,
+        client: C,
+        datasource: Arc<Datasource<D>>,
+        admission: Admission,
+    ) -> Self {
         let shared = &datasource.shared;
         let seat = Seat::new(shared.audit.clone());
-        let login = Some(Box::pin(tokio::time::sleep(shared.limits.login_timeout)));
+        let login = Some(Box::pin(tokio::time::sleep_until(admission.deadline)));
         let seen = shared.sessions.enter(&birth.uid, &datasource.name, shared.clock.now());
         seen.identify(session.record());
         Self {
@@ -91,6 +101,8 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
             cancel: None,
             seen,
             place: Place::default(),
+            admission,
+            overbooked: None,
             seat,
             stage: StageWatch::default(),
             login,
@@ -279,7 +291,10 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
             EndCause::Operator => End::Operator,
             EndCause::LoginTimeout | EndCause::IdleTimeout => End::Timeout,
             EndCause::AuditUnavailable => End::Audit,
-            EndCause::AddressRefused => End::Refused,
+            EndCause::AddressRefused
+            | EndCause::HeaderRefused
+            | EndCause::TooManyLogins
+            | EndCause::TooManyClients => End::Refused,
         }
     }
 
@@ -313,8 +328,12 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         if let Some(cancel) = &self.cancel {
             cancel.set_busy(self.session.cancellable());
         }
-        if self.login.is_some() && self.session.phase() != Phase::Login {
+        let phase = self.session.phase();
+        if self.login.is_some() && phase != Phase::Login {
             self.login = None;
+            if phase != Phase::Closing {
+                self.overbooked = self.admission.logged_in().err();
+            }
             let shared = &self.datasource.shared;
             self.idle = shared.limits.client_idle_timeout.map(|limit| IdleTimer {
                 limit,
@@ -368,6 +387,10 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     fn check_stage(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         if self.seen.poll_ended(cx) {
             return Err(self.finish(EndCause::Operator));
+        }
+        if self.overbooked.is_some() {
+            self.datasource.metrics.connection_rejected(RejectReason::ClientsMax);
+            return Err(self.finish(EndCause::TooManyClients));
         }
         let over = match self.stage.poll(&self.datasource.shared.shutdown, cx) {
             Stage::Running => false,

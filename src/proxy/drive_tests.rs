@@ -12,6 +12,7 @@ use tokio::io::{
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::admission::{Admission, Admissions};
 use super::cancel::{self, CancelRegistry};
 use super::clock::Clock;
 use super::drive::Connection;
@@ -83,6 +84,9 @@ fn audit(queue_events: usize, when_full: WhenFull) -> AuditConfig {
     AuditConfig { target: Target::Stdout, queue_events, when_full, wait_deadline }
 }
 
+/// Clients that may be logged in at a time.
+const CLIENTS: usize = 50;
+
 fn limits() -> DriveLimits {
     DriveLimits {
         read_bytes_max: 16 * 1024,
@@ -137,6 +141,7 @@ impl Bench {
             metrics,
             status: Arc::new(Status::default()),
             clock: Clock::start(),
+            admissions: Admissions::new(CLIENTS, 100, 100),
             shutdown: Arc::new(Shutdown::default()),
             limits,
         });
@@ -160,7 +165,12 @@ impl Bench {
         let (ours, theirs) = duplex(4096);
         let birth = Birth::draw(self.datasource.shared.clock.now()).unwrap();
         let session = Toy::new(&birth);
-        let connection = Connection::new(session, birth, theirs, Arc::clone(&self.datasource));
+        let shared = &self.datasource.shared;
+        let place = shared.admissions.try_login().unwrap();
+        let admission =
+            Admission::new(Arc::clone(&shared.admissions), place, shared.limits.login_timeout);
+        let datasource = Arc::clone(&self.datasource);
+        let connection = Connection::new(session, birth, theirs, datasource, admission);
         self.tasks.spawn(connection.run());
         ours
     }
@@ -509,4 +519,24 @@ async fn bytes_before_the_handshake_end_the_connection() {
     let heard = rest(client).await;
     assert!(!heard.contains("secured") && !heard.contains("hi"), "{heard}");
     assert_eq!(bench.end().await, End::Protocol);
+}
+
+#[tokio::test]
+async fn no_server_is_dialed_for_a_client_without_a_place() {
+    let mut bench = Bench::new(limits());
+    let mut inside = Vec::new();
+    for _ in 0..CLIENTS {
+        inside.push(bench.pair().await);
+    }
+    let mut client = bench.client();
+    say(&mut client, "hello\n").await;
+    assert_eq!(rest(client).await, "end TooManyClients\n");
+    assert_eq!(bench.end().await, End::Refused);
+    assert!(bench.servers.try_recv().is_err());
+    // A place that is given back is free for the next.
+    let (mut leaving, _server) = inside.pop().unwrap();
+    say(&mut leaving, "bye\n").await;
+    assert_eq!(rest(leaving).await, "bye\n");
+    assert_eq!(bench.end().await, End::Session);
+    bench.pair().await;
 }

@@ -17,6 +17,7 @@ use super::end::End;
 use super::leg::{Leg, LegStream, Stream, poll_drain};
 use super::shutdown::Stage;
 use super::upstream::{Dial, Dialed};
+use crate::metrics::RejectReason;
 use crate::session::{Answer, CancelKey, Effect, EndCause, Session, TlsPeer};
 
 impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
@@ -48,8 +49,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     }
 
     async fn start_tls(&mut self) -> Result<(), End> {
-        let patience = self.datasource.shared.limits.login_timeout;
-        match tokio::time::timeout(patience, self.handshake()).await {
+        match tokio::time::timeout_at(self.admission.deadline, self.handshake()).await {
             Ok(Ok(peer)) => self.resume(Answer::TlsStarted(peer)).await,
             Ok(Err(error)) => {
                 info!(session = self.birth.uid, %error, "TLS handshake failed");
@@ -91,6 +91,11 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     }
 
     async fn connect(&mut self) -> Result<(), End> {
+        if !self.admission.has_room() {
+            self.datasource.metrics.connection_rejected(RejectReason::ClientsMax);
+            warn!(session = self.birth.uid, "every client place is taken (`limits.clients`)");
+            return Err(self.finish(EndCause::TooManyClients));
+        }
         match self.datasource.dial.dial().await {
             Ok(Dialed { stream, tls, place }) => {
                 self.reached(Ok(()));

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
@@ -26,8 +26,10 @@ use crate::policy::{Diagnostic, Throttles};
 use crate::reload::{self, Reloader, Surroundings};
 use crate::session::gate::PlanCache;
 
+mod admission;
 mod bind;
 mod cancel;
+mod capacity;
 mod catalog;
 mod clock;
 mod drive;
@@ -53,6 +55,7 @@ mod workers;
 
 use bind::Sockets;
 use cancel::CancelRegistry;
+use capacity::Capacity;
 use clock::Clock;
 use listener::{Entrance, Listener};
 use shared::{Datasource, DriveLimits, Reach, Shared};
@@ -91,10 +94,11 @@ pub async fn run(config: Config, commit: &str) -> Result<(), StartError> {
     let (queue, writer) =
         audit::start(&config.audit, instance, Arc::clone(&metrics), Arc::clone(&status))
             .context("start the audit trail")?;
-    raise_descriptor_limit(config.limits.clients);
+    let workers = Workers::start(cores()).context("start the workers")?;
+    let capacity = Capacity::of(&config.limits)?;
     let shared = Arc::new(Shared {
         rules: Arc::clone(&rules),
-        workers: Workers::start(cores()).context("start the workers")?,
+        workers,
         plans: PlanCache::new(config.limits.plan_cache_bytes),
         throttles: Throttles::default(),
         sessions: Arc::default(),
@@ -102,6 +106,7 @@ pub async fn run(config: Config, commit: &str) -> Result<(), StartError> {
         metrics,
         status,
         clock,
+        admissions: capacity.admissions(),
         shutdown: Arc::new(Shutdown::default()),
         limits: drive_limits(&config),
     });
@@ -135,7 +140,6 @@ impl Process {
         tried: [u8; 32],
     ) -> anyhow::Result<Self> {
         let mut process = Self { listeners: JoinSet::new(), services: JoinSet::new() };
-        let slots = Arc::new(Semaphore::new(config.limits.clients));
         let mut datasources = Vec::new();
         for (written, sockets) in config.datasources.iter().zip(sockets.datasources) {
             let datasource = Arc::new(datasource(written, config, shared)?);
@@ -153,8 +157,7 @@ impl Process {
                 let listener = Listener {
                     socket,
                     datasource: Arc::clone(&datasource),
-                    entrance: Arc::new(Entrance { allow: listen.allow.clone() }),
-                    slots: Arc::clone(&slots),
+                    entrance: Arc::new(Entrance::of(listen)),
                     begin: begin.clone(),
                 };
                 process.listeners.spawn(listener.serve());
@@ -360,22 +363,6 @@ fn report_ages(datasources: &[Arc<Datasource<Upstream>>], clock: Clock) {
     }
 }
 
-/// Each client needs two descriptors: takes what the system allows, and says so now if that is
-/// fewer than all clients would need.
-fn raise_descriptor_limit(clients: usize) {
-    let needed = clients.saturating_mul(2).saturating_add(DESCRIPTORS_SPARE);
-    let wanted = u64::try_from(needed).unwrap_or(u64::MAX);
-    match rlimit::increase_nofile_limit(wanted) {
-        Ok(limit) if limit < wanted => warn!(
-            clients,
-            descriptors = limit,
-            "too few file descriptors for `limits.clients`; raise `ulimit -n` (LimitNOFILE)"
-        ),
-        Ok(_) => {}
-        Err(error) => warn!(%error, "the limit of file descriptors could not be read"),
-    }
-}
-
 fn shown(socket: &TcpListener) -> String {
     socket.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string())
 }
@@ -395,6 +382,3 @@ const ENDING: Duration = Duration::from_secs(3);
 
 /// How long the record of a start or stop waits for a place.
 const LIFECYCLE_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Descriptors for listeners, logs, the audit file and watches.
-const DESCRIPTORS_SPARE: usize = 64;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::admission::Admissions;
 use super::cancel::CancelRegistry;
 use super::clock::Clock;
 use super::registry::Registry;
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) status: Arc<Status>,
     /// Time.
     pub(crate) clock: Clock,
+    /// Places for clients.
+    pub(crate) admissions: Arc<Admissions>,
     /// Whether the process stops.
     pub(crate) shutdown: Arc<Shutdown>,
     /// Bounds of every connection.

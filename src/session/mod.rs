@@ -195,13 +195,22 @@ pub enum EndCause {
     AuditUnavailable,
     /// The listener does not admit clients from this address.
     AddressRefused,
+    /// A trusted proxy did not announce its client with a PROXY protocol header.
+    HeaderRefused,
+    /// Too many clients of this address are logging in.
+    TooManyLogins,
+    /// As many clients are logged in as the configuration allows.
+    TooManyClients,
 }
 
 impl EndCause {
     /// The client was turned away: it never became a session, and the trail holds a failed login.
     pub fn is_refusal(self) -> bool {
         match self {
-            Self::AddressRefused => true,
+            Self::AddressRefused
+            | Self::HeaderRefused
+            | Self::TooManyLogins
+            | Self::TooManyClients => true,
             Self::ClientGone
             | Self::ServerGone
             | Self::Shutdown

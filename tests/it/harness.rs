@@ -23,6 +23,8 @@ pub(crate) struct Setup {
     pub(crate) upstream_text: Option<String>,
     /// The value of `listen:`; `{port}` and `{folder}` are replaced.
     pub(crate) listen: String,
+    /// Most file descriptors the proxy may have, if not what it gets here.
+    pub(crate) descriptors: Option<u32>,
     /// Files of the rules folder: name and text.
     pub(crate) rules: Vec<(String, String)>,
     /// `allow` or `deny`.
@@ -44,6 +46,7 @@ impl Setup {
             upstream,
             upstream_text: None,
             listen: "\"127.0.0.1:{port}\"".into(),
+            descriptors: None,
             rules: vec![("none.yaml".into(), "version: 1\nrules: []\n".into())],
             default: "allow",
             datasource_extra: String::new(),
@@ -142,7 +145,7 @@ impl Portcullis {
         let (listen, admin) = (free_port(), free_port());
         let config = setup.write(folder.path(), listen, admin);
         let log = fs::File::create(folder.path().join("log")).unwrap();
-        let child = command()
+        let child = command_with(setup.descriptors)
             .args(["run", "--config"])
             .arg(&config)
             .stdin(Stdio::null())
@@ -243,7 +246,20 @@ impl Drop for Portcullis {
 
 /// The binary under test, without the environment of whoever runs the tests.
 pub(crate) fn command() -> Command {
-    let mut command = server_command(Path::new(env!("CARGO_BIN_EXE_portcullis")), None);
+    command_with(None)
+}
+
+/// The same with at most this many file descriptors.
+fn command_with(descriptors: Option<u32>) -> Command {
+    let binary = Path::new(env!("CARGO_BIN_EXE_portcullis"));
+    let mut command = match descriptors {
+        Some(most) => {
+            let mut limited = server_command(Path::new("prlimit"), None);
+            limited.arg(format!("--nofile={most}:{most}")).arg("--").arg(binary);
+            limited
+        }
+        None => server_command(binary, None),
+    };
     command.env("NO_COLOR", "1").env_remove("RUST_LOG");
     command
 }

@@ -265,13 +265,22 @@ impl Session for PgSession {
             EndCause::AddressRefused => {
                 (Some("28000"), "this listener does not admit clients from your address", "refused")
             }
+            EndCause::HeaderRefused => {
+                (Some("08P01"), "the load balancer sent no valid PROXY protocol header", "refused")
+            }
+            EndCause::TooManyLogins => {
+                (Some("53300"), "too many clients of your address are logging in", "refused")
+            }
+            EndCause::TooManyClients => {
+                (Some("53300"), "sorry, too many clients already", "refused")
+            }
         };
         if let (Some(code), false) = (code, silent) {
             let request_id = self.journal.request_id();
             let report = Report { detail: Some(&request_id), ..fatal(code, message) };
             out.to_client.encode(|out| report.encode(out));
         }
-        if let (Some(code), true) = (code, cause.is_refusal()) {
+        if let (Some(code), true) = (code, cause.is_refusal() && !self.journal.opened) {
             self.journal.login_failed(turn.now, code, None, out);
         }
         self.journal.closed(turn.now, word, out);
