@@ -201,11 +201,19 @@ verbs! {
     Admin => "admin", Misc;
     /// The fast-path function call message.
     FunctionCall => "function_call", Function;
+    /// A replication connection: the write-ahead log and base backups, in a grammar of its own.
+    Replication => "replication", Misc;
     /// A text without any statement (empty, or only comments).
     Empty => "empty", Misc;
 }
 
 impl Verb {
+    /// Closed to everybody, whether rules concern them or not, until a rule opens it: it reaches
+    /// what no statement is seen to reach.
+    pub fn is_door(self) -> bool {
+        matches!(self, Self::Load | Self::FunctionCall | Self::Replication)
+    }
+
     /// The verb a rule file names, if there is one.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|verb| verb.name() == name)

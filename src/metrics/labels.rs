@@ -227,6 +227,7 @@ impl Command {
             | Verb::Load
             | Verb::Vacuum
             | Verb::Admin
+            | Verb::Replication
             | Verb::Empty => Self::Other,
         }
     }

@@ -45,7 +45,8 @@ impl RuleSet {
             Certainty::Unknown(why) => return Decision::Deny(not_understood(why)),
             Certainty::Known => {}
         }
-        if !class.concerned {
+        // Doors are closed without any rule.
+        if !class.concerned && !facts.actions.iter().any(|action| action.verb.is_door()) {
             return Decision::Allow(Allowed::default());
         }
         let rules: Vec<&Rule> = class.rules.iter().filter_map(|i| self.rules.get(*i)).collect();

@@ -19,6 +19,10 @@ use crate::name::RuleId;
 use crate::policy::{Allowed, Decision, Denial, DenyReason, IdentityClass, Limit, RuleSet};
 use crate::session::Turn;
 
+mod doors;
+
+pub use doors::{Door, plan_door};
+
 /// A rule set in force, with everything derived from it.
 #[derive(Debug)]
 pub struct ActiveRules {

@@ -29,6 +29,8 @@ mod config;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod doors;
+#[cfg(test)]
 mod drivers;
 #[cfg(test)]
 mod faults;

@@ -66,7 +66,7 @@ impl Postgres {
         run(Command::new("cp").arg("-a").arg(&template).arg(&data));
         give_to_account(folder.path());
         // The superuser stays trusted: the tests look behind the proxy's back with it.
-        let hba_text = format!("host all {SUPERUSER} 127.0.0.1/32 trust\n{hba}");
+        let hba_text = format!("host all,replication {SUPERUSER} 127.0.0.1/32 trust\n{hba}");
         fs::write(data.join("pg_hba.conf"), hba_text).unwrap();
         for (name, text) in files {
             let path = data.join(name);
@@ -186,7 +186,7 @@ pub(crate) fn expect_success(output: &Output, what: &str) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn client_program(name: &str, port: u16, user: &str) -> Command {
+pub(crate) fn client_program(name: &str, port: u16, user: &str) -> Command {
     let mut command = Command::new(server_program(name));
     command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", user]);
     command.env("PGPASSWORD", PASSWORD).env("PGCONNECT_TIMEOUT", "10").env("LC_ALL", "C");
@@ -195,7 +195,7 @@ fn client_program(name: &str, port: u16, user: &str) -> Command {
 }
 
 /// Finds a PostgreSQL program: in the newest `/usr/lib/postgresql/N/bin`, else on the path.
-fn server_program(name: &str) -> PathBuf {
+pub(crate) fn server_program(name: &str) -> PathBuf {
     let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()

@@ -35,6 +35,7 @@ mod write;
 
 pub(super) use ddl::drafts_from_ddl;
 pub use edits::Rewritten;
+pub use functions::function_called;
 #[cfg(any(test, fuzzing))]
 pub use fuzz::fuzz_rewrite;
 pub use mask::check_mask;

@@ -7,7 +7,8 @@
 //! ```
 //! and from each of them to `Closed`. `Greeting` lives in `greeting`, `Admitting` in `admission`,
 //! `Challenge` in `challenge`, `Login` in `login`, `Ready` in `ready` with its two halves `client` (what
-//! the client asks) and `server` (what the server answers).
+//! the client asks) and `server` (what the server answers). A replication connection becomes a `relay`
+//! instead of `Ready`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,11 +29,13 @@ mod admission;
 mod catalog_load;
 mod challenge;
 mod client;
+mod fastpath;
 mod greeting;
 mod login;
 mod pending;
 mod ready;
 mod refusals;
+mod relay;
 mod scope;
 mod scrub;
 mod server;
@@ -103,8 +106,40 @@ enum State {
     Login(Box<login::Login>),
     /// Statements flow.
     Ready(Box<ready::Ready>),
+    /// Replication: bytes flow.
+    Relay(Box<relay::Relay>),
     /// Only flushing is left.
     Closed,
+}
+
+impl State {
+    /// Whether words of ours may go to the client now: it is between two frames.
+    fn may_speak(&self) -> bool {
+        match self {
+            Self::Relay(relay) => relay.may_speak(),
+            Self::Ready(ready) => ready.server_remaining == 0,
+            Self::Greeting(_)
+            | Self::Admitting(_)
+            | Self::Challenge(_)
+            | Self::Connecting(_)
+            | Self::Login(_)
+            | Self::Closed => true,
+        }
+    }
+
+    /// The session ends: outcomes still owed are recorded.
+    fn abandon(self, call: &mut Call<'_>) {
+        match self {
+            Self::Ready(mut ready) => ready.abandon(call),
+            Self::Relay(mut relay) => relay.abandon(call),
+            Self::Greeting(_)
+            | Self::Admitting(_)
+            | Self::Challenge(_)
+            | Self::Connecting(_)
+            | Self::Login(_)
+            | Self::Closed => {}
+        }
+    }
 }
 
 impl PgSession {
@@ -146,6 +181,8 @@ impl PgSession {
                 ready.feed_server(&mut call, input)?;
                 None
             }
+            (State::Relay(relay), Side::Client) => relay.feed_client(&mut call, input)?,
+            (State::Relay(relay), Side::Server) => relay.feed_server(&mut call, input)?,
             // Nothing is connected: these bytes cannot come.
             (
                 State::Greeting(_)
@@ -178,11 +215,14 @@ impl Session for PgSession {
     ) -> Result<(), ProtocolError> {
         self.step(turn, from, input, out).map_err(|kind| {
             let text = format!("protocol violation by the {}: {kind}", side_word(from));
-            close_with(&fatal("08P01", &text), out);
             // The shell asks nothing more of a session that failed: what it owes is due now.
-            if let State::Ready(mut ready) = std::mem::replace(&mut self.state, State::Closed) {
-                ready.abandon(&mut Call { turn, journal: &mut self.journal, out });
+            let state = std::mem::replace(&mut self.state, State::Closed);
+            if state.may_speak() {
+                close_with(&fatal("08P01", &text), out);
+            } else {
+                out.effects.push(Effect::Close);
             }
+            state.abandon(&mut Call { turn, journal: &mut self.journal, out });
             self.journal.closed(turn.now, "protocol", out);
             ProtocolError { side: from, kind }
         })
@@ -232,18 +272,18 @@ impl Session for PgSession {
     }
 
     fn end(&mut self, turn: Turn<'_>, cause: EndCause, out: &mut Outbox) {
-        let silent = match std::mem::replace(&mut self.state, State::Closed) {
+        let state = std::mem::replace(&mut self.state, State::Closed);
+        let silent = match &state {
             State::Closed => true,
+            State::Ready(ready) => ready.server_said_fatal() || !state.may_speak(),
             State::Greeting(_)
             | State::Admitting(_)
             | State::Challenge(_)
             | State::Connecting(_)
-            | State::Login(_) => false,
-            State::Ready(mut ready) => {
-                ready.abandon(&mut Call { turn, journal: &mut self.journal, out });
-                ready.server_said_fatal()
-            }
+            | State::Login(_)
+            | State::Relay(_) => !state.may_speak(),
         };
+        state.abandon(&mut Call { turn, journal: &mut self.journal, out });
         let (code, message, word) = match cause {
             EndCause::ClientGone => (None, "", "client"),
             EndCause::ServerGone => {
@@ -290,7 +330,7 @@ impl Session for PgSession {
         match (&self.state, side) {
             (State::Greeting(greeting), Side::Client) => greeting.wants_client(),
             (State::Challenge(challenge), Side::Client) => challenge.wants_client(),
-            (State::Login(_), _) | (State::Ready(_), Side::Server) => true,
+            (State::Login(_) | State::Relay(_), _) | (State::Ready(_), Side::Server) => true,
             (State::Ready(ready), Side::Client) => ready.wants_client(),
             (
                 State::Greeting(_)
@@ -311,6 +351,7 @@ impl Session for PgSession {
             | State::Connecting(_)
             | State::Login(_) => Phase::Login,
             State::Ready(ready) => ready.phase(),
+            State::Relay(_) => Phase::Busy,
             State::Closed => Phase::Closing,
         }
     }
@@ -318,6 +359,7 @@ impl Session for PgSession {
     fn cancellable(&self) -> bool {
         match &self.state {
             State::Ready(ready) => ready.cancellable(),
+            State::Relay(_) => true,
             State::Greeting(_)
             | State::Admitting(_)
             | State::Challenge(_)
@@ -339,7 +381,7 @@ impl Session for PgSession {
             | State::Challenge(_)
             | State::Connecting(_)
             | State::Login(_) => 2,
-            State::Ready(_) => self.journal.owed + 1,
+            State::Ready(_) | State::Relay(_) => self.journal.owed + 1,
             State::Closed => self.journal.owed,
         }
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::catalog_load::{Injected, Purpose};
+use super::fastpath::Fastpath;
 use super::pending::{Expect, InFlight, Pending};
 use super::refusals::{cursor_outdated, portal_of_bind, too_many_statements, unknown_statement};
 use super::scope::ScopeTracker;
@@ -34,6 +35,7 @@ pub(super) struct Ready {
     pub(super) backend: Backend,
     pub(super) pending: Pending,
     pub(super) names: Names,
+    pub(super) fastpath: Fastpath,
     /// Transaction status of the last ReadyForQuery: `I`, `T` or `E`.
     pub(super) status: u8,
     /// Something was forwarded since the last Sync: the server is inside a batch.
@@ -147,6 +149,7 @@ impl Ready {
             backend,
             pending: Pending::default(),
             names: Names::default(),
+            fastpath: Fastpath::default(),
             status: b'I',
             batch_open: false,
             batch: 0,

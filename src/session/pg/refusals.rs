@@ -6,8 +6,19 @@ fn refusal(code: &'static str, message: String, hint: &str) -> Refusal {
     Refusal { code, message, hint: Some(hint.to_owned()), position: None, rule: None }
 }
 
-pub(super) fn not_served(what: &str) -> Refusal {
-    refusal("0A000", format!("{what} are not served"), "use SELECT to call the function")
+pub(super) fn unknown_function(oid: u32) -> Refusal {
+    let message = format!("function with OID {oid} does not exist");
+    Refusal { code: "42883", message, hint: None, position: None, rule: None }
+}
+
+pub(super) fn not_in_pipeline() -> Refusal {
+    let message = "a function call inside a pipeline is not served".to_owned();
+    refusal("0A000", message, "send Sync first")
+}
+
+pub(super) fn in_failed_transaction() -> Refusal {
+    let message = "current transaction is aborted, commands ignored until end of transaction block";
+    Refusal { code: "25P02", message: message.to_owned(), hint: None, position: None, rule: None }
 }
 
 pub(super) fn rules_changed() -> Refusal {

@@ -10,6 +10,7 @@ use super::pending::{Expect, InFlight};
 use super::ready::{Ready, Skip};
 use super::scrub;
 use crate::analysis::sql::SessionEffect;
+use crate::facts::Verb;
 use crate::session::gate::Plan;
 use crate::session::{Outbox, Turn};
 use crate::wire::error::WireError;
@@ -97,14 +98,21 @@ impl Ready {
         Ok(())
     }
 
-    /// Frames that need no look inside and belong to the client: rows and copy data.
+    /// Frames that need no look inside and belong to the client: rows, copy data, and the result
+    /// of a function call.
     fn streams(&mut self, kind: Backend) -> bool {
         let rows = matches!(kind, Backend::DataRow | Backend::CopyData);
-        rows && matches!(self.pending.head(), Some(Expect::Query(_) | Expect::Execute(_)))
+        let result = kind == Backend::FunctionCallResponse;
+        match self.pending.head() {
+            Some(Expect::Query(flight)) if result => flight.plan.has(Verb::FunctionCall),
+            Some(Expect::Query(_) | Expect::Execute(_)) => rows,
+            _ => false,
+        }
     }
 
     fn count(&mut self, kind: Backend, head: Head) {
         if let Some(Expect::Query(flight) | Expect::Execute(flight)) = self.pending.head() {
+            flight.answering |= kind == Backend::FunctionCallResponse;
             flight.bytes += u64::try_from(head.len).unwrap_or(0);
             if kind == Backend::DataRow {
                 flight.streamed_rows += 1;
@@ -290,6 +298,9 @@ impl Ready {
             Some(Expect::Injected(injected)) => {
                 self.injected = self.injected.saturating_sub(1);
                 let own_transaction = injected.opens_transaction();
+                if let Some((oid, function)) = injected.function() {
+                    self.fastpath.learn(oid, function);
+                }
                 injected.complete(call.turn, &mut self.scope);
                 if own_transaction && status != b'I' {
                     // It failed inside the transaction of its own text.
