@@ -310,7 +310,7 @@ fn warning(rule: &Rule) -> String {
 
 fn not_understood(why: &Why) -> Denial {
     let message = match why {
-        Why::Syntax { message, position: _ } => message.clone(),
+        Why::Syntax(error) => error.message.clone(),
         Why::NotUtf8 => "the statement is not valid UTF-8".to_owned(),
         Why::TooLong => "the statement is too long".to_owned(),
         Why::TooComplex => "the statement is too complex".to_owned(),

@@ -11,6 +11,7 @@ use crate::facts::{Facts, Why};
 
 use super::{AnalyzerLimits, Catalog, SearchPath};
 
+mod complaint;
 mod ddl;
 mod edits;
 mod facts;

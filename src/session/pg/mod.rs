@@ -17,7 +17,7 @@ use bytes::BytesMut;
 
 use crate::event::{Event, EventKind, Now, SessionRecord, Upstream};
 use crate::session::auth::Authentication;
-use crate::session::gate::Refusal;
+use crate::session::gate::{Refusal, Words};
 use crate::session::{
     Answer, Capabilities, Effect, EndCause, Outbox, PeerCredentials, Phase, ProtocolError, Session,
     Side, Turn,
@@ -467,11 +467,16 @@ fn close_with(report: &Report<'_>, out: &mut Outbox) {
 
 /// Appends the ErrorResponse for a refusal.
 fn encode_refusal(refusal: &Refusal, request_id: &str, out: &mut BytesMut) {
+    let detail = match refusal.words {
+        Words::Ours => Some(request_id),
+        Words::Servers => None,
+        Words::Grammar { detail } => detail,
+    };
     let report = Report {
         severity: Severity::Error,
         code: refusal.code,
         message: &refusal.message,
-        detail: Some(request_id),
+        detail,
         hint: refusal.hint.as_deref(),
         position: refusal.position,
     };

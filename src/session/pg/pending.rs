@@ -272,12 +272,18 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::gate::Refusal;
+    use crate::session::gate::{Refusal, Words};
 
     /// A statement with one effect.
     fn flight(effect: SessionEffect, extended: bool) -> InFlight {
-        let refusal =
-            Refusal { code: "", message: String::new(), hint: None, position: None, rule: None };
+        let refusal = Refusal {
+            code: "",
+            message: String::new(),
+            hint: None,
+            position: None,
+            rule: None,
+            words: Words::Ours,
+        };
         let plan = Plan { effects: vec![effect], ..Plan::of_refusal(refusal, 0) };
         InFlight {
             plan: Arc::new(plan),

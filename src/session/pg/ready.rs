@@ -16,11 +16,11 @@ use super::refusals::{cursor_outdated, portal_of_bind, too_many_statements, unkn
 use super::scope::ScopeTracker;
 use super::statements::{Names, Prepared};
 use super::{Call, PgConfig, encode_refusal};
-use crate::analysis::SearchPath;
 use crate::analysis::sql::SessionEffect;
+use crate::analysis::{Dialect, SearchPath, Strings};
 use crate::event::EventKind;
 use crate::facts::Verb;
-use crate::session::gate::{self, Plan, Refusal};
+use crate::session::gate::{self, Plan, Refusal, Words};
 use crate::session::{Outbox, Phase, Turn};
 use crate::wire::error::WireError;
 use crate::wire::pg::message;
@@ -96,13 +96,15 @@ pub(super) enum Remaining {
 pub(super) struct Backend {
     /// `client_encoding` in which text can be read byte by byte as the server does.
     readable_encoding: bool,
-    /// `standard_conforming_strings`.
+    /// `standard_conforming_strings`, never off so far.
     conforming_strings: bool,
+    /// How it reads text now.
+    dialect: Dialect,
 }
 
 impl Default for Backend {
     fn default() -> Self {
-        Self { readable_encoding: true, conforming_strings: true }
+        Self { readable_encoding: true, conforming_strings: true, dialect: Dialect::default() }
     }
 }
 
@@ -115,10 +117,22 @@ impl Backend {
             // A session that was ever unreadable stays so: a RESET or a rollback may bring it back,
             // and is told of only after the next statement was read.
             b"client_encoding" => self.readable_encoding &= value == b"UTF8",
-            b"standard_conforming_strings" => self.conforming_strings &= value == b"on",
+            b"standard_conforming_strings" => {
+                self.conforming_strings &= value == b"on";
+                let on = value == b"on";
+                self.dialect.strings = if on { Strings::Standard } else { Strings::Escaped };
+            }
+            b"server_version" => {
+                self.dialect.release = release(value).unwrap_or(self.dialect.release);
+            }
             _ => {}
         }
         Ok(())
+    }
+
+    /// How the server reads text now.
+    pub(super) fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// Why a text cannot be trusted to mean to the server what it means to us.
@@ -137,12 +151,20 @@ impl Backend {
             ),
             position: None,
             rule: None,
+            words: Words::Ours,
         })
     }
 }
 
+/// The major release: `15` of `15.18 (Debian 15.18-1)`.
+fn release(version: &[u8]) -> Option<u16> {
+    let digits = version.split(|byte| !byte.is_ascii_digit()).next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
 impl Ready {
-    pub(super) fn new(config: Arc<PgConfig>, scope: ScopeTracker, backend: Backend) -> Self {
+    pub(super) fn new(config: Arc<PgConfig>, mut scope: ScopeTracker, backend: Backend) -> Self {
+        scope.follow_dialect(backend.dialect());
         Self {
             config,
             scope,
@@ -362,6 +384,7 @@ impl Ready {
             hint: Some("DEALLOCATE it and PREPARE it again".to_owned()),
             position: None,
             rule: None,
+            words: Words::Ours,
         })
     }
 

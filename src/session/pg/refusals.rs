@@ -1,9 +1,21 @@
 //! What the session itself refuses, whatever the rules say.
 
-use crate::session::gate::Refusal;
+use crate::session::gate::{Refusal, Words};
 
 fn refusal(code: &'static str, message: String, hint: &str) -> Refusal {
-    Refusal { code, message, hint: Some(hint.to_owned()), position: None, rule: None }
+    Refusal {
+        code,
+        message,
+        hint: Some(hint.to_owned()),
+        position: None,
+        rule: None,
+        words: Words::Ours,
+    }
+}
+
+/// What the server would say, had it been asked.
+fn in_servers_words(code: &'static str, message: String) -> Refusal {
+    Refusal { code, message, hint: None, position: None, rule: None, words: Words::Servers }
 }
 
 pub(super) fn unknown_function(oid: u32) -> Refusal {
@@ -42,12 +54,12 @@ pub(super) fn unknown_statement(name: &[u8]) -> Refusal {
     } else {
         format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name))
     };
-    Refusal { code: "26000", message, hint: None, position: None, rule: None }
+    in_servers_words("26000", message)
 }
 
 pub(super) fn unknown_portal() -> Refusal {
     let message = "portal \"\" does not exist".to_owned();
-    Refusal { code: "34000", message, hint: None, position: None, rule: None }
+    in_servers_words("34000", message)
 }
 
 pub(super) fn portal_of_bind(name: &str) -> Refusal {

@@ -130,6 +130,7 @@ impl Ready {
         match kind {
             Backend::ParameterStatus => {
                 self.backend.parameter_status(body)?;
+                self.scope.follow_dialect(self.backend.dialect());
                 return Ok(Fate::Pass);
             }
             Backend::NotificationResponse => return Ok(Fate::Pass),
