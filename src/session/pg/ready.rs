@@ -20,7 +20,7 @@ use crate::analysis::sql::SessionEffect;
 use crate::event::EventKind;
 use crate::facts::Verb;
 use crate::session::gate::{self, Plan, Refusal};
-use crate::session::{Outbox, Phase, Turn};
+use crate::session::{Outbox, Phase, Progress, Turn};
 use crate::wire::error::WireError;
 use crate::wire::pg::message;
 use crate::wire::reader::Reader;
@@ -67,6 +67,10 @@ pub(super) struct Ready {
     /// The server sent a FATAL error itself.
     pub(super) fatal_seen: bool,
     pub(super) closing: bool,
+    /// Times the server was outside of a transaction.
+    pub(super) transactions: u64,
+    /// What is in flight ran over its time; up to the next ReadyForQuery a cancel is ours.
+    pub(super) overdue: bool,
 }
 
 /// What to do with client messages until the next Sync.
@@ -164,6 +168,8 @@ impl Ready {
             ddl_seen: false,
             fatal_seen: false,
             closing: false,
+            transactions: 0,
+            overdue: false,
         }
     }
 
@@ -214,6 +220,14 @@ impl Ready {
 
     pub(super) fn server_said_fatal(&self) -> bool {
         self.fatal_seen
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        Progress {
+            statements: self.pending.done(),
+            transactions: self.transactions,
+            in_flight: !self.pending.is_empty(),
+        }
     }
 
     pub(super) fn phase(&self) -> Phase {
