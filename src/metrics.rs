@@ -22,7 +22,7 @@ use labels::{
     AuditResult, Command, Decided, EndKind, ErrorClass, LoginResult, Method, ParseFailure,
     ReloadResult, Source,
 };
-pub use labels::{Direction, RejectReason};
+pub use labels::{Direction, Limit, RejectReason};
 use registrar::{Counters, Registrar};
 
 /// Every metric of the process.
@@ -32,6 +32,7 @@ pub struct Metrics {
     datasources: Vec<Arc<DatasourceMetrics>>,
     session_panics: IntCounter,
     sessions_ended: Counters,
+    limits_reached: Counters,
     cache_hits: IntCounter,
     cache_misses: IntCounter,
     rules: RulesMetrics,
@@ -149,6 +150,12 @@ impl Metrics {
                 "end",
                 EndKind::ALL.iter().map(|end| end.label()),
             )?,
+            limits_reached: on.counters(
+                "limits_reached_total",
+                "Time limits that were reached, by their key in the configuration",
+                "limit",
+                Limit::ALL.iter().map(|limit| limit.label()),
+            )?,
             cache_hits: on
                 .counter("decision_cache_hits_total", "Statements whose decision was cached")?,
             cache_misses: on
@@ -168,6 +175,11 @@ impl Metrics {
     /// A session panicked: always a bug.
     pub fn session_panicked(&self) {
         self.session_panics.inc();
+    }
+
+    /// A time limit was reached.
+    pub fn limit_reached(&self, limit: Limit) {
+        self.limits_reached.inc(limit.index());
     }
 
     /// Brings the cache counters up to these totals.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::source::{self, Spanned, TlsMode};
 use super::{
-    CatalogLogin, Config, Datasource, Limits, Listen, Log, Rules, authentication, listen, tls,
+    CatalogLogin, Config, Datasource, Limits, Listen, Log, Rules, SessionLimits, authentication,
+    listen, tls,
 };
 use crate::audit::{AuditConfig, QUEUE_EVENTS_MIN, Target, WhenFull};
 use crate::policy::diagnostic::{Diagnostic, Span};
@@ -20,6 +21,8 @@ pub(super) fn check(
     problems: &mut Problems,
 ) -> Option<Config> {
     let source::File { datasources, rules, audit, admin, limits, log } = file;
+    let limits = check_limits(limits, problems);
+    let sessions = limits.as_ref().map(|limits| limits.sessions.clone()).unwrap_or_default();
     let mut taken = listen::Addresses::default();
     let mut names = HashMap::new();
     let datasources: Vec<Datasource> = datasources
@@ -28,20 +31,19 @@ pub(super) fn check(
             if let Some(name) = &source.name {
                 unique_name(name, &mut names, problems);
             }
-            datasource(source, base, &mut taken, problems)
+            datasource(source, (base, &sessions), &mut taken, problems)
         })
         .collect();
     let admin = super::admin::check(admin, (base, root), &mut taken, problems);
     let rules = rules.and_then(|rules| check_rules(rules, base, problems));
     let audit = audit.and_then(|audit| check_audit(audit, base, problems));
-    let limits = check_limits(limits, problems);
     let log = check_log(log, problems);
     Some(Config { datasources, rules: rules?, audit: audit?, admin: admin?, limits: limits?, log })
 }
 
 fn datasource(
     source: source::Datasource,
-    base: &Path,
+    (base, sessions): (&Path, &SessionLimits),
     taken: &mut listen::Addresses,
     problems: &mut Problems,
 ) -> Option<Datasource> {
@@ -55,6 +57,7 @@ fn datasource(
         upstream_tls,
         catalog,
         authentication,
+        limits,
     } = source;
     // Entries that hold mistakes were reported and are not here.
     if listen.is_empty() && !problems.has_errors() {
@@ -87,6 +90,7 @@ fn datasource(
         upstream_tls: upstream_tls?,
         catalog,
         authentication,
+        limits: limits.check(sessions, problems),
     })
 }
 
@@ -237,10 +241,7 @@ fn check_limits(source: source::Limits, problems: &mut Problems) -> Option<Limit
     let seconds = Duration::from_secs;
     let day = seconds(24 * 60 * 60);
     let brief = Duration::from_millis(100);
-    let client_idle_timeout = match source.client_idle_timeout {
-        Some(written) => Some(bounded(Some(written), day, seconds(1)..=day * 30, problems)?),
-        None => None,
-    };
+    let sessions = source.sessions.check(&SessionLimits::default(), problems);
     let read_buffer = bounded(source.read_buffer, 16 << 10, 4 << 10..=1 << 20, problems);
     let high_water = bounded(source.high_water, 1 << 20, 64 << 10..=256 << 20, problems);
     let statement_bytes = bounded(source.statement_bytes, 1 << 20, 1 << 10..=64 << 20, problems);
@@ -259,7 +260,7 @@ fn check_limits(source: source::Limits, problems: &mut Problems) -> Option<Limit
         login_timeout: bounded(source.login_timeout, seconds(10), brief..=day, problems)?,
         connect_timeout: bounded(source.connect_timeout, seconds(5), brief..=day, problems)?,
         drain_timeout: bounded(source.drain_timeout, seconds(30), Duration::ZERO..=day, problems)?,
-        client_idle_timeout,
+        sessions,
         read_buffer_bytes: narrow(read_buffer?),
         high_water_bytes: narrow(high_water?),
         statement_bytes: narrow(statement_bytes?),
@@ -286,7 +287,7 @@ fn check_log(source: source::Log, problems: &mut Problems) -> Log {
 }
 
 /// The written value, or the default; outside of its bounds it is a problem.
-fn bounded<T: PartialOrd + std::fmt::Debug>(
+pub(super) fn bounded<T: PartialOrd + std::fmt::Debug>(
     written: Option<Spanned<T>>,
     default: T,
     bounds: std::ops::RangeInclusive<T>,

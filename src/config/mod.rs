@@ -21,6 +21,7 @@ mod check;
 mod listen;
 #[cfg(test)]
 mod listen_tests;
+mod session_limits;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ mod tls;
 
 pub use admin::Admin;
 pub use listen::{Listen, ListenAt};
+pub use session_limits::{OnClientGone, SessionLimits};
 pub use source::{LogFormat, TlsMode};
 
 /// A checked configuration.
@@ -70,6 +72,8 @@ pub struct Datasource {
     pub catalog: Option<CatalogLogin>,
     /// How clients prove who they are.
     pub authentication: Authentication,
+    /// Time limits of its sessions.
+    pub limits: SessionLimits,
 }
 
 /// A credential for reading the catalog.
@@ -109,8 +113,8 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// For sessions to become idle when the process stops.
     pub drain_timeout: Duration,
-    /// Longest silence of a client; `None` is no limit.
-    pub client_idle_timeout: Option<Duration>,
+    /// Time limits of sessions, where a datasource does not say otherwise.
+    pub sessions: SessionLimits,
     /// Most bytes one read takes.
     pub read_buffer_bytes: usize,
     /// A side is not read while a queue it fills holds this many bytes.

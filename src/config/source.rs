@@ -38,6 +38,7 @@ pub(super) struct Datasource {
     pub(super) upstream_tls: Option<UpstreamTls>,
     pub(super) catalog: Option<Catalog>,
     pub(super) authentication: Option<Vec<authentication::Entry>>,
+    pub(super) limits: super::session_limits::Source,
 }
 
 #[derive(Debug)]
@@ -116,7 +117,7 @@ pub(super) struct Limits {
     pub(super) login_timeout: Option<Spanned<Duration>>,
     pub(super) connect_timeout: Option<Spanned<Duration>>,
     pub(super) drain_timeout: Option<Spanned<Duration>>,
-    pub(super) client_idle_timeout: Option<Spanned<Duration>>,
+    pub(super) sessions: super::session_limits::Source,
     pub(super) read_buffer: Option<Spanned<u64>>,
     pub(super) high_water: Option<Spanned<u64>>,
     pub(super) statement_bytes: Option<Spanned<u64>>,
@@ -182,6 +183,7 @@ fn datasource(node: &Node, problems: &mut Problems) -> Option<Datasource> {
     let upstream_tls = map.optional("upstream_tls").and_then(|n| upstream_tls(n, problems));
     let catalog = map.optional("catalog").and_then(|n| catalog(n, problems));
     let authentication = map.optional("authentication").map(|n| authentication::read(n, problems));
+    let limits = map.optional("limits").and_then(|n| super::session_limits::read_map(n, problems));
     map.finish(problems);
     Some(Datasource {
         at: node.span.clone(),
@@ -193,6 +195,7 @@ fn datasource(node: &Node, problems: &mut Problems) -> Option<Datasource> {
         upstream_tls,
         catalog,
         authentication,
+        limits: limits.unwrap_or_default(),
     })
 }
 
@@ -278,9 +281,7 @@ fn limits(node: &Node, problems: &mut Problems) -> Option<Limits> {
         login_timeout: map.optional("login_timeout").and_then(|n| duration(n, problems)),
         connect_timeout: map.optional("connect_timeout").and_then(|n| duration(n, problems)),
         drain_timeout: map.optional("drain_timeout").and_then(|n| duration(n, problems)),
-        client_idle_timeout: map
-            .optional("client_idle_timeout")
-            .and_then(|n| duration_or_off(n, problems)),
+        sessions: super::session_limits::read(&mut map, problems),
         read_buffer: map.optional("read_buffer").and_then(|n| bytes(n, problems)),
         high_water: map.optional("high_water").and_then(|n| bytes(n, problems)),
         statement_bytes: map.optional("statement_bytes").and_then(|n| bytes(n, problems)),
@@ -330,15 +331,6 @@ fn bytes(node: &Node, problems: &mut Problems) -> Option<Spanned<u64>> {
     Some(Spanned { value: node.bytes(problems)?, at: node.span.clone() })
 }
 
-fn duration(node: &Node, problems: &mut Problems) -> Option<Spanned<Duration>> {
+pub(super) fn duration(node: &Node, problems: &mut Problems) -> Option<Spanned<Duration>> {
     Some(Spanned { value: node.duration(problems)?, at: node.span.clone() })
-}
-
-/// `0` (without a unit) and `off` are no limit.
-fn duration_or_off(node: &Node, problems: &mut Problems) -> Option<Spanned<Duration>> {
-    let mut ignored = Problems::default();
-    match node.string(&mut ignored) {
-        Some("0" | "off") => None,
-        _ => duration(node, problems),
-    }
 }

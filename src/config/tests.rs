@@ -54,7 +54,7 @@ fn a_short_file_is_enough() {
     assert_eq!(config.admin.listen, "127.0.0.1:9464".parse().unwrap());
     assert_eq!(config.rules.directory, dir.path().join("rules"));
     assert_eq!(config.limits.clients, 10_000);
-    assert_eq!(config.limits.client_idle_timeout, None);
+    assert_eq!(config.limits.sessions, SessionLimits::default());
     let path = dir.path().join("audit.jsonl");
     assert_eq!(config.audit.target, Target::File { path, rotate_bytes: 64 << 20, keep: 8 });
 }
@@ -73,6 +73,7 @@ datasources:
     default: deny
     tls: {mode: off}
     catalog: {user: reader, password_file: password, databases: demo, refresh: 5min}
+    limits: {client_idle_timeout: off, statement_timeout: 5s, on_client_gone: cancel}
 rules: {directory: rules, reload: 5s}
 audit: {stdout: true, queue_events: 1000, when_full: drop_and_count, wait_deadline: 1s}
 admin: {listen: 0.0.0.0:9999}
@@ -80,6 +81,8 @@ limits:
   clients: 5
   login_timeout: 1s
   client_idle_timeout: 10min
+  statement_timeout: 30s
+  transaction_timeout: 1min
   read_buffer: 64KiB
   plan_cache: 8MiB
 log: {format: json, level: "warn,portcullis=debug"}
@@ -94,7 +97,16 @@ log: {format: json, level: "warn,portcullis=debug"}
     assert!(!format!("{config:?}").contains("s3cret"));
     assert_eq!(config.audit.target, Target::Stdout);
     assert_eq!(config.audit.when_full, WhenFull::DropAndCount);
-    assert_eq!(config.limits.client_idle_timeout, Some(Duration::from_secs(600)));
+    let seconds = |s| Some(Duration::from_secs(s));
+    assert_eq!(config.limits.sessions.client_idle_timeout, seconds(600));
+    assert_eq!(config.limits.sessions.statement_timeout, seconds(30));
+    // A datasource says otherwise, in part.
+    assert_eq!(
+        (demo.limits.client_idle_timeout, demo.limits.statement_timeout),
+        (None, seconds(5))
+    );
+    assert_eq!(demo.limits.transaction_timeout, seconds(60));
+    assert_eq!(demo.limits.on_client_gone, OnClientGone::Cancel);
     assert_eq!(config.limits.read_buffer_bytes, 65_536);
     assert_eq!(config.log.format, LogFormat::Json);
 }

@@ -141,8 +141,19 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         }
     }
 
-    /// Writes out what waits, then closes both sides.
+    /// Writes out what waits, then closes both sides. Meanwhile a statement that is left at the
+    /// server is cancelled.
     pub(super) async fn close(mut self, end: End) {
+        let stopping = self.stopping.take();
+        let stopped = async {
+            if let Some(stopping) = stopping {
+                stopping.await;
+            }
+        };
+        tokio::join!(self.part(end), stopped);
+    }
+
+    async fn part(&mut self, end: End) {
         let shared = Arc::clone(&self.datasource.shared);
         let patience = match shared.shutdown.stage() {
             Stage::Running | Stage::Draining => shared.limits.flush_timeout,

@@ -32,6 +32,7 @@ mod cancel;
 mod capacity;
 mod catalog;
 mod clock;
+mod deadlines;
 mod drive;
 #[cfg(test)]
 mod drive_tests;
@@ -292,6 +293,7 @@ fn datasource(
         reach: Reach::default(),
         metrics: Arc::clone(metrics),
         tls: written.tls.as_ref().map(|certificate| certificate.current()),
+        limits: written.limits.clone(),
     })
 }
 
@@ -304,7 +306,6 @@ fn drive_limits(config: &Config) -> DriveLimits {
         login_timeout: limits.login_timeout,
         cancel_timeout: limits.connect_timeout,
         flush_timeout: limits.drain_timeout.max(FLUSH_MIN),
-        client_idle_timeout: limits.client_idle_timeout,
     }
 }
 

@@ -37,6 +37,8 @@ mod drivers;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod listeners;
 #[cfg(test)]
 mod operator;

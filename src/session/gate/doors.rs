@@ -3,7 +3,7 @@
 //! They are closed to everybody until a rule opens them ([`Verb::is_door`]), and judged by the same
 //! policy as statements, from facts made here.
 
-use super::{Draft, Plan, Refusal, Verdict, refusal_of};
+use super::{Draft, Plan, Refusal, Verdict, Words, refusal_of};
 use crate::facts::{Action, Certainty, Facts, FunctionUse, SettingChange, Verb};
 use crate::policy::{Decision, IdentityClass};
 use crate::session::Turn;
@@ -49,6 +49,7 @@ pub fn plan_door(turn: Turn<'_>, class: &IdentityClass, door: Door) -> Plan {
             hint: None,
             position: None,
             rule: None,
+            words: Words::Ours,
         }),
     }
 }

@@ -154,7 +154,7 @@ fn admit_parameters(
             Verdict::Refuse(refusal) => Err(refusal.clone()),
             Verdict::Forward | Verdict::Rewrite(_) => gate::admit(turn, &plan),
         };
-        if let Err(Refusal { code, message, hint, position: _, rule: _ }) = verdict {
+        if let Err(Refusal { code, message, hint, position: _, rule: _, words: _ }) = verdict {
             return Err(Denied { code, message, hint });
         }
     }

@@ -19,8 +19,8 @@ use crate::event::{Event, EventKind, Now, SessionRecord, Upstream};
 use crate::session::auth::Authentication;
 use crate::session::gate::{Refusal, Words};
 use crate::session::{
-    Answer, Capabilities, Effect, EndCause, Outbox, PeerCredentials, Phase, ProtocolError, Session,
-    Side, Turn,
+    Answer, Capabilities, Effect, EndCause, Outbox, PeerCredentials, Phase, Progress,
+    ProtocolError, Session, Side, Turn,
 };
 use crate::wire::error::WireError;
 use crate::wire::pg::error::{Report, Severity};
@@ -296,6 +296,22 @@ impl Session for PgSession {
             EndCause::IdleTimeout => {
                 (Some("57P05"), "the session was idle for too long", "timeout")
             }
+            EndCause::IdleInTransaction => (
+                Some("25P03"),
+                "terminating connection due to idle-in-transaction timeout",
+                "timeout",
+            ),
+            EndCause::StatementTimeout => (
+                Some("57014"),
+                "terminating connection: the statement ran over its time and did not stop",
+                "timeout",
+            ),
+            EndCause::TransactionTimeout => {
+                (Some("25P04"), "terminating connection due to transaction timeout", "timeout")
+            }
+            EndCause::Lifetime => {
+                (Some("57P01"), "terminating connection: its lifetime is over", "timeout")
+            }
             EndCause::Operator => {
                 (Some("57P01"), "terminating connection due to administrator command", "operator")
             }
@@ -366,6 +382,32 @@ impl Session for PgSession {
             | State::Connecting(_)
             | State::Login(_)
             | State::Closed => false,
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        match &self.state {
+            State::Ready(ready) => ready.progress(),
+            State::Relay(_)
+            | State::Greeting(_)
+            | State::Admitting(_)
+            | State::Connecting(_)
+            | State::Challenge(_)
+            | State::Login(_)
+            | State::Closed => Progress::default(),
+        }
+    }
+
+    fn overdue(&mut self) {
+        match &mut self.state {
+            State::Ready(ready) => ready.overdue = true,
+            State::Relay(_)
+            | State::Greeting(_)
+            | State::Admitting(_)
+            | State::Connecting(_)
+            | State::Challenge(_)
+            | State::Login(_)
+            | State::Closed => {}
         }
     }
 

@@ -21,7 +21,7 @@ use crate::analysis::{Dialect, SearchPath, Strings};
 use crate::event::EventKind;
 use crate::facts::Verb;
 use crate::session::gate::{self, Plan, Refusal, Words};
-use crate::session::{Outbox, Phase, Turn};
+use crate::session::{Outbox, Phase, Progress, Turn};
 use crate::wire::error::WireError;
 use crate::wire::pg::message;
 use crate::wire::reader::Reader;
@@ -69,6 +69,10 @@ pub(super) struct Ready {
     /// The server sent a FATAL error itself.
     pub(super) fatal_seen: bool,
     pub(super) closing: bool,
+    /// Times the server was outside of a transaction.
+    pub(super) transactions: u64,
+    /// What is in flight ran over its time; up to the next ReadyForQuery a cancel is ours.
+    pub(super) overdue: bool,
 }
 
 /// What to do with client messages until the next Sync.
@@ -189,6 +193,8 @@ impl Ready {
             ddl_seen: false,
             fatal_seen: false,
             closing: false,
+            transactions: 0,
+            overdue: false,
         }
     }
 
@@ -239,6 +245,14 @@ impl Ready {
 
     pub(super) fn server_said_fatal(&self) -> bool {
         self.fatal_seen
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        Progress {
+            statements: self.pending.done(),
+            transactions: self.transactions,
+            in_flight: !self.pending.is_empty(),
+        }
     }
 
     pub(super) fn phase(&self) -> Phase {

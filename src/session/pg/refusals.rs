@@ -20,7 +20,7 @@ fn in_servers_words(code: &'static str, message: String) -> Refusal {
 
 pub(super) fn unknown_function(oid: u32) -> Refusal {
     let message = format!("function with OID {oid} does not exist");
-    Refusal { code: "42883", message, hint: None, position: None, rule: None }
+    in_servers_words("42883", message)
 }
 
 pub(super) fn not_in_pipeline() -> Refusal {
@@ -30,7 +30,7 @@ pub(super) fn not_in_pipeline() -> Refusal {
 
 pub(super) fn in_failed_transaction() -> Refusal {
     let message = "current transaction is aborted, commands ignored until end of transaction block";
-    Refusal { code: "25P02", message: message.to_owned(), hint: None, position: None, rule: None }
+    in_servers_words("25P02", message.to_owned())
 }
 
 pub(super) fn rules_changed() -> Refusal {
