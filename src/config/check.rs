@@ -62,7 +62,14 @@ fn datasource(
     }
     let listen: Vec<Listen> = listen
         .into_iter()
-        .filter_map(|written| listen::check(written, base, taken, problems))
+        .filter_map(|written| {
+            let place = written.at.clone();
+            let listen = listen::check(written, base, taken, problems)?;
+            if tls.is_none() {
+                tls::refuse_exposed(&listen.at, &place, problems);
+            }
+            Some(listen)
+        })
         .collect();
     let upstream = upstream.and_then(|written| host_and_port(&written, problems));
     let (tls_mode, tls) = match tls {

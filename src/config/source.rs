@@ -6,6 +6,7 @@ use super::{authentication, listen};
 use crate::audit::WhenFull;
 use crate::policy::diagnostic::Span;
 use crate::policy::yaml::{MapReader, Node, Problems};
+use crate::tls::Version;
 
 /// A value with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub(super) struct Tls {
     pub(super) mode: TlsMode,
     pub(super) certificate: Option<Spanned<String>>,
     pub(super) key: Option<Spanned<String>>,
+    pub(super) client_ca: Option<Spanned<String>>,
+    pub(super) min_version: Option<Version>,
 }
 
 /// TLS to the server.
@@ -77,6 +80,8 @@ pub enum TlsMode {
     Allowed,
     /// A client without TLS is refused.
     Required,
+    /// A client without TLS, or without a certificate that is verified, is refused.
+    Mutual,
 }
 
 #[derive(Debug)]
@@ -198,13 +203,21 @@ fn datasource(node: &Node, problems: &mut Problems) -> Option<Datasource> {
 
 fn tls(node: &Node, problems: &mut Problems) -> Option<Tls> {
     let mut map = MapReader::new(node, problems)?;
-    let modes =
-        [("off", TlsMode::Off), ("allowed", TlsMode::Allowed), ("required", TlsMode::Required)];
+    let modes = [
+        ("off", TlsMode::Off),
+        ("allowed", TlsMode::Allowed),
+        ("required", TlsMode::Required),
+        ("mutual", TlsMode::Mutual),
+    ];
+    let versions = [("1.2", Version::Tls12), ("1.3", Version::Tls13)];
     let mode = map.required("mode", problems).and_then(|n| n.one_of(&modes, problems));
     let certificate = map.optional("certificate").and_then(|n| string(n, problems));
     let key = map.optional("key").and_then(|n| string(n, problems));
+    let client_ca = map.optional("client_ca").and_then(|n| string(n, problems));
+    let min_version = map.optional("min_version").and_then(|n| n.one_of(&versions, problems));
     map.finish(problems);
-    Some(Tls { at: node.span.clone(), mode: mode?, certificate, key })
+    let at = node.span.clone();
+    Some(Tls { at, mode: mode?, certificate, key, client_ca, min_version })
 }
 
 fn upstream_tls(node: &Node, problems: &mut Problems) -> Option<UpstreamTls> {

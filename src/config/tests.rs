@@ -278,3 +278,40 @@ fn only_bytes_that_stay_on_the_machine_go_in_plain_text_by_themselves() {
         assert!(!upstream(host).is_ok_and(|plain| plain), "{host}");
     }
 }
+
+#[test]
+fn other_machines_are_not_served_in_plain_text_unless_that_was_chosen() {
+    check("127.0.0.1:6432", "0.0.0.0:6432", "p.yaml:5:13: error: `0.0.0.0:6432` would serve");
+    check("127.0.0.1:6432", "\"[::]:6432\"", "p.yaml:5:13: error: `[::]:6432` would serve");
+    let dir = folder();
+    let chosen = GOOD
+        .replace("127.0.0.1:6432", "0.0.0.0:6432")
+        .replace("allow\n", "allow\n    tls: {mode: off}\n");
+    assert!(Config::parse("p.yaml", &chosen, dir.path()).is_ok());
+}
+
+#[test]
+fn what_has_no_effect_in_a_mode_is_said() {
+    let dir = folder();
+    let text = GOOD.replace("allow\n", "allow\n    tls: {mode: off, certificate: a, key: b}\n");
+    let (_, warnings) = Config::parse("p.yaml", &text, dir.path()).unwrap();
+    let texts: Vec<_> = warnings.iter().map(|found| found.message.as_str()).collect();
+    assert_eq!(texts, ["`a` is not used in this mode", "`b` is not used in this mode"]);
+    let mutual = "allow\n    tls: {mode: mutual, certificate: a, key: b}\n";
+    check("allow\n", mutual, "p.yaml:8:10: error: `mutual` needs `client_ca`");
+}
+
+#[test]
+fn a_certificate_out_of_its_time_is_a_warning() {
+    let dir = folder();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    fs::write(dir.path().join("a.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
+    fs::write(dir.path().join("a.key"), key.serialize_pem()).unwrap();
+    let tls = "allow\n    tls: {mode: allowed, certificate: a.crt, key: a.key}\n";
+    let text = GOOD.replace("allow\n", tls);
+    let (_, warnings) = Config::parse("p.yaml", &text, dir.path()).unwrap();
+    let expired = warnings.iter().find(|found| found.message.contains("has expired on")).unwrap();
+    assert_eq!((expired.line, expired.column), (8, 39), "{expired}");
+}

@@ -42,6 +42,7 @@ mod listener;
 mod own_login;
 mod protocol;
 mod registry;
+mod replayed;
 mod seat;
 mod shared;
 mod shutdown;

@@ -19,7 +19,8 @@ pub(super) fn postgresql(
         tls: match datasource.tls_mode {
             config::TlsMode::Off => TlsMode::Off,
             config::TlsMode::Allowed => TlsMode::Allowed,
-            config::TlsMode::Required => TlsMode::Required,
+            // That a certificate is there was seen to in the handshake.
+            config::TlsMode::Required | config::TlsMode::Mutual => TlsMode::Required,
         },
         authentication: datasource.authentication.clone(),
         server: (datasource.upstream_host.clone(), datasource.upstream_port),

@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 
 use super::leg::{LegStream, Stream};
 use super::listener::tune;
+use super::replayed::Replayed;
 use crate::session::TlsPeer;
 use crate::tls::{Connector, UpstreamTls};
 
@@ -139,6 +140,7 @@ impl Upstream {
         let connector = connector.load_full();
         let name = ServerName::try_from(self.host.clone())
             .map_err(|error| io::Error::other(format!("`{}`: {error}", self.host)))?;
+        let tcp = Replayed::fresh(tcp);
         let handshake = TlsConnector::from(Arc::clone(&connector.config)).connect(name, tcp);
         let stream = Box::pin(handshake)
             .await
