@@ -23,8 +23,9 @@ use crate::config::{self, Config};
 use crate::event::{Event, EventKind, Instance};
 use crate::metrics::{Build, DatasourceLabels, Metrics};
 use crate::policy::{Diagnostic, Throttles};
-use crate::reload::{self, Reloader, Surroundings};
+use crate::reload::{self, Certificate, Certificates, Reloader, Surroundings};
 use crate::session::gate::PlanCache;
+use crate::tls::{LookAt, UpstreamTls};
 
 mod admission;
 mod bind;
@@ -184,16 +185,19 @@ impl Process {
             config.rules.reload,
             Arc::clone(&shared.rules),
             tried,
-            Surroundings {
-                datasources: datasources
-                    .iter()
-                    .map(|one| (Arc::clone(&one.name), Arc::clone(&one.analyzer)))
-                    .collect(),
-                status: Arc::clone(&shared.status),
-                metrics: Arc::clone(&shared.metrics),
-                audit: shared.audit.clone(),
-                now: Box::new(move || clock.now()),
-            },
+            (
+                Surroundings {
+                    datasources: datasources
+                        .iter()
+                        .map(|one| (Arc::clone(&one.name), Arc::clone(&one.analyzer)))
+                        .collect(),
+                    status: Arc::clone(&shared.status),
+                    metrics: Arc::clone(&shared.metrics),
+                    audit: shared.audit.clone(),
+                    now: Box::new(move || clock.now()),
+                },
+                certificates(config),
+            ),
         );
         reloader.announce().await;
         self.services.spawn(reloader.run(requests));
@@ -294,6 +298,27 @@ fn datasource(
         metrics: Arc::clone(metrics),
         tls: written.tls.as_ref().map(|certificate| certificate.current()),
     })
+}
+
+/// The certificate files of all legs.
+fn certificates(config: &Config) -> Certificates {
+    let of = |one: &config::Datasource| {
+        let upstream = match &one.upstream_tls {
+            UpstreamTls::Plain => None,
+            UpstreamTls::Preferred(files) | UpstreamTls::Required(files) => Some(files),
+        };
+        let legs = [
+            one.tls.clone().map(|files| ("tls", files as Arc<dyn LookAt>)),
+            upstream.cloned().map(|files| ("upstream_tls", files as Arc<dyn LookAt>)),
+        ];
+        let datasource = Arc::clone(&one.name);
+        legs.into_iter().flatten().map(move |(leg, files)| Certificate {
+            datasource: Arc::clone(&datasource),
+            leg,
+            files,
+        })
+    };
+    Certificates::new(config.datasources.iter().flat_map(of).collect())
 }
 
 fn drive_limits(config: &Config) -> DriveLimits {

@@ -25,6 +25,8 @@ mod auth;
 #[cfg(test)]
 mod catalog;
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
 mod client_tls;
 #[cfg(test)]
 mod config;
