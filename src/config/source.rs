@@ -33,7 +33,8 @@ pub(super) struct Datasource {
     pub(super) at: Span,
     pub(super) name: Option<Spanned<String>>,
     pub(super) listen: Vec<listen::Written>,
-    pub(super) upstream: Option<Spanned<String>>,
+    pub(super) upstream: Vec<Spanned<String>>,
+    pub(super) target: Option<Spanned<TargetServer>>,
     pub(super) default_deny: Option<bool>,
     pub(super) tls: Option<Tls>,
     pub(super) upstream_tls: Option<UpstreamTls>,
@@ -69,6 +70,24 @@ pub(super) enum UpstreamTlsMode {
     Require,
     VerifyCa,
     VerifyFull,
+}
+
+/// Which servers of a list sessions may use: libpq's `target_session_attrs`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TargetServer {
+    /// The first that is reached.
+    #[default]
+    Any,
+    /// One that accepts writes by default.
+    ReadWrite,
+    /// One that does not.
+    ReadOnly,
+    /// One that is not in recovery.
+    Primary,
+    /// One that is.
+    Standby,
+    /// A standby if there is one, else any.
+    PreferStandby,
 }
 
 /// Whether clients may or must use TLS.
@@ -179,7 +198,8 @@ fn datasource(node: &Node, problems: &mut Problems) -> Option<Datasource> {
         protocol.one_of(&[("postgresql", ())], problems);
     }
     let listen = map.required("listen", problems).map(|n| listen::read(n, problems));
-    let upstream = map.required("upstream", problems).and_then(|n| string(n, problems));
+    let upstream = map.required("upstream", problems).map(|n| one_or_more(n, problems));
+    let target = map.optional("target_session_attrs").and_then(|n| target(n, problems));
     let default_deny = map
         .required("default", problems)
         .and_then(|n| n.one_of(&[("allow", false), ("deny", true)], problems));
@@ -192,7 +212,8 @@ fn datasource(node: &Node, problems: &mut Problems) -> Option<Datasource> {
         at: node.span.clone(),
         name,
         listen: listen.unwrap_or_default(),
-        upstream,
+        upstream: upstream.unwrap_or_default(),
+        target,
         default_deny,
         tls,
         upstream_tls,
@@ -218,6 +239,18 @@ fn tls(node: &Node, problems: &mut Problems) -> Option<Tls> {
     map.finish(problems);
     let at = node.span.clone();
     Some(Tls { at, mode: mode?, certificate, key, client_ca, min_version })
+}
+
+fn target(node: &Node, problems: &mut Problems) -> Option<Spanned<TargetServer>> {
+    let words = [
+        ("any", TargetServer::Any),
+        ("read-write", TargetServer::ReadWrite),
+        ("read-only", TargetServer::ReadOnly),
+        ("primary", TargetServer::Primary),
+        ("standby", TargetServer::Standby),
+        ("prefer-standby", TargetServer::PreferStandby),
+    ];
+    Some(Spanned { value: node.one_of(&words, problems)?, at: node.span.clone() })
 }
 
 fn upstream_tls(node: &Node, problems: &mut Problems) -> Option<UpstreamTls> {

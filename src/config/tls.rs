@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::ServerAddress;
 use super::check::{resolve, warn_if_world_readable};
 use super::listen::ListenAt;
 use super::source::{self, Spanned, TlsMode, UpstreamTlsMode};
@@ -99,11 +100,11 @@ pub(super) fn server_leg(
 
 /// Without `upstream_tls:`: plain text where nothing leaves the machine, else everything verified.
 pub(super) fn default_server_leg(
-    host: &str,
+    servers: &[ServerAddress],
     at: &Span,
     problems: &mut Problems,
 ) -> Option<UpstreamTls> {
-    if stays_here(host) {
+    if servers.iter().all(|server| stays_here(&server.host)) {
         return Some(UpstreamTls::Plain);
     }
     let files = Files { at: at.clone(), certificate: None, key: None, authorities: None };

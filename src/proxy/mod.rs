@@ -38,12 +38,14 @@ mod drive;
 mod drive_tests;
 mod effects;
 mod end;
+mod hosts;
 mod leg;
 mod listener;
 mod own_login;
 mod protocol;
 mod registry;
 mod replayed;
+mod roles;
 mod seat;
 mod shared;
 mod shutdown;
@@ -59,6 +61,7 @@ use bind::Sockets;
 use cancel::CancelRegistry;
 use capacity::Capacity;
 use clock::Clock;
+use hosts::Hosts;
 use listener::{Entrance, Listener};
 use shared::{Datasource, DriveLimits, Reach, Shared};
 use shutdown::{Shutdown, Stage};
@@ -147,6 +150,13 @@ impl Process {
             let datasource = Arc::new(datasource(written, config, shared)?);
             if let Some(login) = written.catalog.clone() {
                 shared.status.await_catalog(&written.name);
+                for server in datasource.dial.hosts.to_be_asked() {
+                    let ask = roles::ask(Arc::clone(&datasource), login.clone(), server);
+                    process.services.spawn(async move {
+                        ask.await;
+                        Ok(())
+                    });
+                }
                 let refresh = catalog::refresh(Arc::clone(&datasource), login);
                 process.services.spawn(async move {
                     refresh.await;
@@ -288,12 +298,12 @@ fn datasource(
         cancels: Arc::new(CancelRegistry::default()),
         auth: Authenticator::new(Arc::clone(&shared.rules)),
         dial: Upstream {
-            host: written.upstream_host.clone(),
-            port: written.upstream_port,
+            hosts: Hosts::new(&written.upstream, written.target),
             connect_timeout: config.limits.connect_timeout,
             tls: ServerTls::of(&written.upstream_tls),
+            clock: shared.clock,
         },
-        address: format!("{}:{}", written.upstream_host, written.upstream_port),
+        address: shown_list(&written.upstream),
         reach: Reach::default(),
         metrics: Arc::clone(metrics),
         tls: written.tls.as_ref().map(|certificate| certificate.current()),
@@ -319,6 +329,10 @@ fn certificates(config: &Config) -> Certificates {
         })
     };
     Certificates::new(config.datasources.iter().flat_map(of).collect())
+}
+
+fn shown_list(servers: &[config::ServerAddress]) -> String {
+    servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn drive_limits(config: &Config) -> DriveLimits {

@@ -51,4 +51,6 @@ mod side_doors;
 #[cfg(test)]
 mod transparency;
 #[cfg(test)]
+mod upstream_list;
+#[cfg(test)]
 mod upstream_tls;
