@@ -36,6 +36,7 @@ pub struct Metrics {
     cache_hits: IntCounter,
     cache_misses: IntCounter,
     rules: RulesMetrics,
+    certificates: Counters,
     /// The audit queue's.
     pub(crate) audit: AuditMetrics,
 }
@@ -161,6 +162,12 @@ impl Metrics {
             cache_misses: on
                 .counter("decision_cache_misses_total", "Statements that had to be decided")?,
             rules: RulesMetrics::new(&on)?,
+            certificates: on.counters(
+                "certificate_reloads_total",
+                "Certificates whose files changed, by what became of them",
+                "result",
+                ReloadResult::ALL.iter().map(|result| result.label()),
+            )?,
             audit: AuditMetrics::new(&on)?,
             registry,
         };
@@ -204,6 +211,16 @@ impl Metrics {
     pub fn rules_rejected(&self) {
         self.rules.last_success.set(0);
         self.rules.reloads.inc(ReloadResult::Rejected.index());
+    }
+
+    /// Certificates were replaced by others.
+    pub fn certificates_accepted(&self) {
+        self.certificates.inc(ReloadResult::Accepted.index());
+    }
+
+    /// Certificates cannot be used; those in use stay.
+    pub fn certificates_rejected(&self) {
+        self.certificates.inc(ReloadResult::Rejected.index());
     }
 
     /// Counts what an event tells. Called by the audit writer, once per event.

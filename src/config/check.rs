@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::source::{self, Spanned, TlsMode};
+use super::source::{self, Spanned, TargetServer, TlsMode};
 use super::{
-    CatalogLogin, Config, Datasource, Limits, Listen, Log, Rules, SessionLimits, authentication,
-    listen, tls,
+    CatalogLogin, Config, Datasource, Limits, Listen, Log, Rules, ServerAddress, SessionLimits,
+    authentication, listen, tls,
 };
 use crate::audit::{AuditConfig, QUEUE_EVENTS_MIN, Target, WhenFull};
 use crate::policy::diagnostic::{Diagnostic, Span};
@@ -51,7 +51,8 @@ fn datasource(
         at,
         name,
         listen,
-        upstream,
+        upstream: servers,
+        target,
         default_deny,
         tls,
         upstream_tls,
@@ -65,25 +66,44 @@ fn datasource(
     }
     let listen: Vec<Listen> = listen
         .into_iter()
-        .filter_map(|written| listen::check(written, base, taken, problems))
+        .filter_map(|written| {
+            let place = written.at.clone();
+            let listen = listen::check(written, base, taken, problems)?;
+            if tls.is_none() {
+                tls::refuse_exposed(&listen.at, &place, problems);
+            }
+            Some(listen)
+        })
         .collect();
-    let upstream = upstream.and_then(|written| host_and_port(&written, problems));
+    let upstream: Vec<ServerAddress> =
+        servers.iter().filter_map(|written| host_and_port(written, problems)).collect();
+    // Entries that hold mistakes were reported and are not here.
+    if servers.is_empty() && !problems.has_errors() {
+        problems.error(&at, "`upstream` names no server");
+    }
     let (tls_mode, tls) = match tls {
         Some(written) => (written.mode, tls::client_leg(written, base, problems)),
         None => (TlsMode::Off, None),
     };
     let catalog = catalog.and_then(|catalog| check_catalog(catalog, base, problems));
     let authentication = authentication::check(authentication, problems);
-    let (upstream_host, upstream_port) = upstream?;
     let upstream_tls = match upstream_tls {
         Some(written) => tls::server_leg(written, base, problems),
-        None => tls::default_server_leg(&upstream_host, &at, problems),
+        None => tls::default_server_leg(&upstream, &at, problems),
     };
+    if let (Some(target), None) = (&target, &catalog)
+        && target.value != TargetServer::Any
+    {
+        problems.push(
+            Diagnostic::error(&target.at, "`target_session_attrs` needs `catalog`")
+                .with_help("its login asks each server what it is; sessions log in only once"),
+        );
+    }
     Some(Datasource {
         name: name?.value.into(),
         listen,
-        upstream_host,
-        upstream_port,
+        upstream,
+        target: target.map(|written| written.value).unwrap_or_default(),
         default_deny: default_deny?,
         tls_mode,
         tls,
@@ -111,12 +131,12 @@ fn unique_name(name: &Spanned<String>, seen: &mut HashMap<String, Span>, problem
 
 // === addresses ===
 
-fn host_and_port(written: &Spanned<String>, problems: &mut Problems) -> Option<(String, u16)> {
+fn host_and_port(written: &Spanned<String>, problems: &mut Problems) -> Option<ServerAddress> {
     let split = written.value.rsplit_once(':').and_then(|(host, port)| {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let ambiguous = bare == host && host.contains(':');
         let port = port.parse().ok().filter(|port: &u16| *port != 0)?;
-        (!bare.is_empty() && !ambiguous).then(|| (bare.to_owned(), port))
+        (!bare.is_empty() && !ambiguous).then(|| ServerAddress { host: bare.to_owned(), port })
     });
     if split.is_none() {
         let message = format!("`{}` is no server address", written.value);

@@ -30,7 +30,7 @@ mod tls;
 pub use admin::Admin;
 pub use listen::{Listen, ListenAt};
 pub use session_limits::{OnClientGone, SessionLimits};
-pub use source::{LogFormat, TlsMode};
+pub use source::{LogFormat, TargetServer, TlsMode};
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -56,10 +56,10 @@ pub struct Datasource {
     pub name: Arc<str>,
     /// Sockets clients connect to; at least one, unique over all datasources.
     pub listen: Vec<Listen>,
-    /// Host of the server: a name or an address.
-    pub upstream_host: String,
-    /// Port of the server.
-    pub upstream_port: u16,
+    /// Servers, in the order in which they are tried; at least one.
+    pub upstream: Vec<ServerAddress>,
+    /// Which of them sessions may use; anything but `Any` comes with a catalog login.
+    pub target: TargetServer,
     /// Identities that no rule concerns are refused.
     pub default_deny: bool,
     /// Whether clients may or must use TLS.
@@ -74,6 +74,15 @@ pub struct Datasource {
     pub authentication: Authentication,
     /// Time limits of its sessions.
     pub limits: SessionLimits,
+}
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerAddress {
+    /// A name or an address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
 }
 
 /// A credential for reading the catalog.
@@ -175,6 +184,16 @@ impl Config {
         match config {
             Some(config) if !refused => Ok((config, diagnostics)),
             _ => Err(diagnostics),
+        }
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
         }
     }
 }

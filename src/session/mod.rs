@@ -68,6 +68,10 @@ pub enum Effect {
     /// that point (nothing may be injected before the handshake): the shell checks it and ends the
     /// connection otherwise. Answered with [`Answer::TlsStarted`].
     StartTls,
+    /// The client began with a TLS handshake, of which its input holds the first bytes: go on with
+    /// it from there. The client must agree on the protocol's name (ALPN), so that a handshake meant
+    /// for another service is not taken for ours. Answered with [`Answer::TlsStarted`].
+    StartDirectTls,
     /// Find out something about a login. Answered with [`Answer::Authenticate`].
     Authenticate(Box<auth::Request>),
     /// Take note of what became of an attempt to log in. No answer.

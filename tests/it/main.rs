@@ -25,6 +25,10 @@ mod auth;
 #[cfg(test)]
 mod catalog;
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
+mod client_tls;
+#[cfg(test)]
 mod complaints;
 #[cfg(test)]
 mod config;
@@ -52,5 +56,7 @@ mod reload;
 mod side_doors;
 #[cfg(test)]
 mod transparency;
+#[cfg(test)]
+mod upstream_list;
 #[cfg(test)]
 mod upstream_tls;

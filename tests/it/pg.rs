@@ -82,6 +82,19 @@ impl Postgres {
         server
     }
 
+    /// A streaming standby of a server that trusts the superuser for replication.
+    pub(crate) fn standby_of(primary: &Self) -> Self {
+        let folder = tempfile::Builder::new().prefix("portcullis-pg-").tempdir().unwrap();
+        give_to_account(folder.path());
+        let mut copy = server_command(&server_program("pg_basebackup"), account());
+        copy.arg("-D").arg(folder.path().join("data")).args(["-h", "127.0.0.1", "-U", SUPERUSER]);
+        copy.args(["-p", &primary.port.to_string(), "-R", "-X", "stream", "-c", "fast"]);
+        run(copy.arg("--no-sync").current_dir("/"));
+        let mut server = Self { child: None, folder, port: free_port() };
+        server.launch();
+        server
+    }
+
     /// Address clients connect to.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
