@@ -37,6 +37,7 @@ mod ready;
 mod refusals;
 mod relay;
 mod scope;
+pub mod scram;
 mod scrub;
 mod server;
 mod statements;
