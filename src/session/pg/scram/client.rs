@@ -74,7 +74,7 @@ impl Opening {
         let salt = decode(attributes.expect('s')?)?;
         let iterations = attributes.expect('i')?;
         attributes.finish()?;
-        if !nonce.strip_prefix(self.ours.as_str()).is_some_and(|theirs| !theirs.is_empty()) {
+        if nonce.strip_prefix(self.ours.as_str()).is_none_or(str::is_empty) {
             return Err(ScramError::Malformed("the nonce does not begin with ours"));
         }
         if !(1..=ScramVerifier::SALT_BYTES_MAX).contains(&salt.len()) {
