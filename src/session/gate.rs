@@ -14,14 +14,17 @@ use sha2::{Digest, Sha256};
 use crate::analysis::sql::{self, CannotEnforce, Parsed, Predicates, Rewritten, SessionEffect};
 use crate::analysis::{AnalyzerLimits, Catalog, Dialect, SearchPath, Strings};
 use crate::event::{RecordedVerdict, StatementRecord};
-use crate::facts::{Certainty, Facts, SyntaxError, Verb, Why};
-use crate::name::RuleId;
-use crate::policy::{Allowed, Decision, Denial, DenyReason, IdentityClass, Limit, RuleSet};
+use crate::facts::{Certainty, Facts, Verb, Why};
+use crate::policy::{Allowed, Decision, IdentityClass, Limit, RuleSet};
 use crate::session::Turn;
 
 mod doors;
+mod refusal;
+
+use refusal::{NOT_UNDERSTOOD, no_catalog, not_understood, refusal_of, unknown_relation};
 
 pub use doors::{Door, plan_door};
+pub use refusal::{Refusal, Words};
 
 /// A rule set in force, with everything derived from it.
 #[derive(Debug)]
@@ -124,37 +127,6 @@ pub enum Verdict {
     Rewrite(Rewritten),
     /// Nothing goes.
     Refuse(Refusal),
-}
-
-/// What a client is told of a refusal. An allow-list: fixed texts, names of rules and constructs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// SQLSTATE.
-    pub code: &'static str,
-    /// One line; names the rule where there is one.
-    pub message: String,
-    /// The way out, where there is one.
-    pub hint: Option<String>,
-    /// 1-based character position in the client's text, for syntax errors.
-    pub position: Option<u32>,
-    /// The rule that refused.
-    pub rule: Option<RuleId>,
-    /// Whose words these are.
-    pub words: Words,
-}
-
-/// Whose words a refusal is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Words {
-    /// The proxy's: the client gets the number of the request in the audit trail, too.
-    Ours,
-    /// The server's, which would refuse likewise: a client does not see who did.
-    Servers,
-    /// The grammar's, which is the server's, too. They quote the text.
-    Grammar {
-        /// DETAIL.
-        detail: Option<&'static str>,
-    },
 }
 
 /// Everything a plan depends on besides the text and the rules' predicates.
@@ -470,82 +442,6 @@ impl Draft {
     }
 }
 
-fn refusal_of(denial: Denial) -> Refusal {
-    let Denial { reason, rule, message, hint } = denial;
-    match reason {
-        DenyReason::NotUnderstood(why) => not_understood(&why),
-        DenyReason::Rule
-        | DenyReason::NotAllowed
-        | DenyReason::SideDoor
-        | DenyReason::MissingAttribute => {
-            let message = match &rule {
-                Some(rule) => format!("rule `{rule}`: {message}"),
-                None => message,
-            };
-            Refusal { code: "42501", message, hint, position: None, rule, words: Words::Ours }
-        }
-    }
-}
-
-fn not_understood(why: &Why) -> Refusal {
-    let (code, message, hint) = match why {
-        Why::Syntax(error) => return as_the_server(error),
-        Why::NotUtf8 => (
-            "22021",
-            "statement is not valid UTF-8".to_owned(),
-            Some("set client_encoding to UTF8"),
-        ),
-        Why::TooLong => (
-            "54000",
-            "statement is longer than this proxy analyses".to_owned(),
-            Some("send the values as parameters, or raise limits.statement_bytes"),
-        ),
-        Why::TooComplex => (
-            "54001",
-            "statement is nested deeper or holds more tokens than this proxy analyses".to_owned(),
-            Some("split the statement, or use an array parameter instead of a long list"),
-        ),
-        Why::Construct(name) => (NOT_UNDERSTOOD, format!("not understood: {name}"), None),
-    };
-    let hint = hint.map(str::to_owned);
-    Refusal { code, message, hint, position: None, rule: None, words: Words::Ours }
-}
-
-/// A syntax error: the server's own grammar would say the same.
-fn as_the_server(error: &SyntaxError) -> Refusal {
-    let SyntaxError { message, code, detail, hint, position } = error;
-    Refusal {
-        code,
-        message: message.clone(),
-        hint: hint.map(str::to_owned),
-        position: *position,
-        rule: None,
-        words: Words::Grammar { detail: *detail },
-    }
-}
-
-fn no_catalog(database: &str) -> Refusal {
-    Refusal {
-        code: "57P03",
-        message: format!("the catalog of database `{database}` is not known yet"),
-        hint: Some("retry; if it persists, look at /readyz of the proxy".to_owned()),
-        position: None,
-        rule: None,
-        words: Words::Ours,
-    }
-}
-
-fn unknown_relation(name: &str) -> Refusal {
-    Refusal {
-        code: "42P01",
-        message: format!("relation \"{name}\" does not exist"),
-        hint: None,
-        position: None,
-        rule: None,
-        words: Words::Ours,
-    }
-}
-
 /// The key as kept.
 #[derive(Debug, PartialEq, Eq)]
 struct PlanKey {
@@ -606,8 +502,6 @@ fn hex_16(digest: &[u8]) -> String {
     hex(digest.get(..8).unwrap_or(digest))
 }
 
-/// feature_not_supported: by the analysis.
-const NOT_UNDERSTOOD: &str = "0A000";
 /// Longer texts are analysed each time: one of them would push out hundreds of small ones.
 const CACHED_TEXT_BYTES_MAX: usize = 16 * 1024;
 /// What a plan weighs beside its texts: the record, vectors, the cache's own entry.
