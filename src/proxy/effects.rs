@@ -106,7 +106,12 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
             warn!(session = self.birth.uid, "every client place is taken (`limits.clients`)");
             return Err(self.finish(EndCause::TooManyClients));
         }
-        match self.datasource.dial.dial().await {
+        // Several servers may be tried, each for its connect timeout; the client waits for one login.
+        let dialing = Box::pin(self.datasource.dial.dial());
+        let Ok(dialed) = tokio::time::timeout_at(self.admission.deadline, dialing).await else {
+            return Err(self.finish(EndCause::LoginTimeout));
+        };
+        match dialed {
             Ok(Dialed { stream, tls, place }) => {
                 self.reached(Ok(()));
                 self.server = Some(Leg::new(stream));

@@ -125,19 +125,34 @@ impl Dial for Upstream {
     }
 }
 
+/// Remembers what came of connecting, also when nobody waited for the end of it.
+struct Attempt<'a> {
+    upstream: &'a Upstream,
+    server: usize,
+    reached: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        let Upstream { hosts, clock, .. } = self.upstream;
+        if self.reached {
+            hosts.reached(self.server);
+        } else {
+            hosts.failed(self.server, clock.now().mono_us);
+        }
+    }
+}
+
 impl Upstream {
     /// Connects to one server of the list, whatever its role, and remembers what came of it.
     pub(crate) async fn dial_server(
         &self,
         server: usize,
     ) -> io::Result<Dialed<LegStream<TcpStream>>> {
-        let result = self.within(self.connect(Place { server, address: None })).await;
-        let now_us = self.clock.now().mono_us;
-        match &result {
-            Ok(_) => self.hosts.reached(server),
-            Err(_) => self.hosts.failed(server, now_us),
-        }
-        result
+        let mut attempt = Attempt { upstream: self, server, reached: false };
+        let dialed = self.within(self.connect(Place { server, address: None })).await?;
+        attempt.reached = true;
+        Ok(dialed)
     }
 
     /// The servers to try, in order. Waits for a suitable one to be known, not longer than for a

@@ -63,6 +63,22 @@ fn a_dead_server_at_the_head_delays_one_session_only() {
     }
 }
 
+/// However long the list is, a client waits for its login no longer than `login_timeout`; and what
+/// was being tried then counts as dead.
+#[test]
+fn a_login_is_over_at_its_deadline_whatever_is_tried() {
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let server = Postgres::start();
+    let servers = [silent.local_addr().unwrap(), server.address()];
+    let mut setup = list(&servers, "upstream_tls: {mode: prefer}");
+    setup.extra = "limits: {connect_timeout: 1h, login_timeout: 1s}\n".into();
+    let proxy = Portcullis::start(&setup);
+    let began = Instant::now();
+    let error = Raw::try_login(proxy.address(), &PARAMETERS).unwrap_err();
+    assert!(began.elapsed() < SOON && error.code().starts_with("08"), "{error:?}");
+    Raw::login(proxy.address(), "app");
+}
+
 #[test]
 fn without_any_server_the_error_is_clear_and_all_is_well_when_one_is_back() {
     let mut server = Postgres::start();
