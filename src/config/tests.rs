@@ -48,7 +48,8 @@ fn a_short_file_is_enough() {
     let [demo] = &config.datasources[..] else { panic!("{config:?}") };
     assert_eq!(&*demo.name, "demo");
     let at = ListenAt::Tcp("127.0.0.1:6432".parse().unwrap());
-    assert_eq!(demo.listen, [Listen { at, allow: Vec::new(), proxies: Vec::new() }]);
+    let (allow, proxies, port) = (Vec::new(), Vec::new(), Port::Own);
+    assert_eq!(demo.listen, [Listen { at, allow, proxies, port }]);
     assert_eq!((demo.upstream_host.as_str(), demo.upstream_port), ("127.0.0.1", 5432));
     assert!(!demo.default_deny);
     assert_eq!(config.admin.listen, "127.0.0.1:9464".parse().unwrap());

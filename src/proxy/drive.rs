@@ -60,6 +60,7 @@ pub(crate) struct Connection<S, C, D: Dial> {
     /// Dropped when the login is over.
     login: Option<Pin<Box<Sleep>>>,
     idle: Option<IdleTimer>,
+    newcomer: Newcomer,
     traffic: Traffic,
     _counted: ConnectionGuard,
 }
@@ -76,6 +77,13 @@ struct IdleTimer {
     limit: Duration,
     last_us: u64,
     alarm: Pin<Box<Sleep>>,
+}
+
+/// A client that has just logged in; the alarm is set only when the process drains.
+#[derive(Default)]
+struct Newcomer {
+    since_us: u64,
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
@@ -107,6 +115,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
             stage: StageWatch::default(),
             login,
             idle: None,
+            newcomer: Newcomer::default(),
             traffic: Traffic::default(),
             _counted: datasource.metrics.connection_opened(),
             datasource,
@@ -331,6 +340,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         let phase = self.session.phase();
         if self.login.is_some() && phase != Phase::Login {
             self.login = None;
+            self.newcomer.since_us = self.datasource.shared.clock.now().mono_us;
             if phase != Phase::Closing {
                 self.overbooked = self.admission.logged_in().err();
             }
@@ -394,10 +404,20 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         }
         let over = match self.stage.poll(&self.datasource.shared.shutdown, cx) {
             Stage::Running => false,
-            Stage::Draining => self.session.phase() == Phase::Idle,
+            Stage::Draining => self.session.phase() == Phase::Idle && self.newcomer_waited(cx),
             Stage::Ending => true,
         };
         if over { Err(self.finish(EndCause::Shutdown)) } else { Ok(()) }
+    }
+
+    /// Whether the client, which is idle, had the time to ask something after its login.
+    fn newcomer_waited(&mut self, cx: &mut Context<'_>) -> bool {
+        let shared = &self.datasource.shared;
+        let Newcomer { since_us, alarm } = &mut self.newcomer;
+        let known = Duration::from_micros(shared.clock.now().mono_us.saturating_sub(*since_us));
+        let left = shared.limits.drain_grace.saturating_sub(known);
+        let alarm = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(left)));
+        left.is_zero() || alarm.as_mut().poll(cx).is_ready()
     }
 
     fn check_deadlines(&mut self, cx: &mut Context<'_>) -> Result<(), End> {

@@ -96,6 +96,7 @@ fn limits() -> DriveLimits {
         cancel_timeout: Duration::from_secs(5),
         flush_timeout: Duration::from_millis(300),
         client_idle_timeout: None,
+        drain_grace: Duration::ZERO,
     }
 }
 

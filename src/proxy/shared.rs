@@ -106,6 +106,8 @@ pub(crate) struct DriveLimits {
     pub(crate) flush_timeout: Duration,
     /// How long a client may be silent after its login, if that is limited.
     pub(crate) client_idle_timeout: Option<Duration>,
+    /// How long after its login a session is not taken for an idle one when the process drains.
+    pub(crate) drain_grace: Duration,
 }
 
 impl<D> Datasource<D> {
