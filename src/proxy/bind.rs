@@ -219,4 +219,32 @@ mod tests {
         assert!(path.exists());
         drop(other);
     }
+
+    /// A client in the queue of a socket that is closed as `closing` says, and the socket.
+    fn with_a_client(closing: Closing) -> (ListenSocket, SocketAddr, std::net::TcpStream) {
+        let listener = tcp("127.0.0.1:0".parse().unwrap(), Port::Shared).unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = std::net::TcpStream::connect(address).unwrap();
+        (ListenSocket { kind: Kind::Tcp(listener), closing }, address, client)
+    }
+
+    #[tokio::test]
+    async fn a_handed_over_socket_gets_no_new_client_and_loses_none() {
+        let (socket, address, early) = with_a_client(Closing::HandOver);
+        assert!(socket.hand_over());
+        let patience = std::time::Duration::from_millis(300);
+        let late = std::net::TcpStream::connect_timeout(&address, patience);
+        assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let waiting: Vec<_> = socket.close().into_iter().map(|(_, address)| address).collect();
+        assert_eq!(waiting, [early.local_addr().ok()]);
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_taken_or_left_to_the_successor() {
+        let (socket, _, _client) = with_a_client(Closing::Take);
+        assert!(!socket.hand_over());
+        assert_eq!(socket.close().len(), 1);
+        let (socket, _, _client) = with_a_client(Closing::Leave);
+        assert!(socket.close().is_empty());
+    }
 }
