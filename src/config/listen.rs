@@ -70,7 +70,7 @@ impl fmt::Display for ListenAt {
 /// An entry as written.
 #[derive(Debug)]
 pub(super) struct Written {
-    at: Span,
+    pub(super) at: Span,
     address: Option<Spanned<String>>,
     unix: Option<Spanned<String>>,
     mode: Option<Spanned<String>>,

@@ -12,6 +12,7 @@ fn listen_entries_are_texts_or_mappings() {
          proxy_protocol_from: 192.0.2.1, reuse_port: true}, \
          {unix: .s.PGSQL.3}, {unix: other, mode: \"0600\"}]",
     );
+    let text = text.replace("allow\n", "allow\n    tls: {mode: off}\n");
     let (config, _) = Config::parse("p.yaml", &text, dir.path()).unwrap();
     let [six, tcp, unix, other] = &config.datasources[0].listen[..] else { panic!("{config:?}") };
     assert!(six.at.is_local() && six.allow.is_empty());

@@ -21,6 +21,7 @@ mod check;
 mod listen;
 #[cfg(test)]
 mod listen_tests;
+mod session_limits;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,8 @@ mod tls;
 
 pub use admin::Admin;
 pub use listen::{Listen, ListenAt, Port};
-pub use source::{LogFormat, TlsMode};
+pub use session_limits::{OnClientGone, SessionLimits};
+pub use source::{LogFormat, TargetServer, TlsMode};
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -54,10 +56,10 @@ pub struct Datasource {
     pub name: Arc<str>,
     /// Sockets clients connect to; at least one, unique over all datasources.
     pub listen: Vec<Listen>,
-    /// Host of the server: a name or an address.
-    pub upstream_host: String,
-    /// Port of the server.
-    pub upstream_port: u16,
+    /// Servers, in the order in which they are tried; at least one.
+    pub upstream: Vec<ServerAddress>,
+    /// Which of them sessions may use; anything but `Any` comes with a catalog login.
+    pub target: TargetServer,
     /// Identities that no rule concerns are refused.
     pub default_deny: bool,
     /// Whether clients may or must use TLS.
@@ -70,6 +72,17 @@ pub struct Datasource {
     pub catalog: Option<CatalogLogin>,
     /// How clients prove who they are.
     pub authentication: Authentication,
+    /// Time limits of its sessions.
+    pub limits: SessionLimits,
+}
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerAddress {
+    /// A name or an address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
 }
 
 /// A credential for reading the catalog.
@@ -109,8 +122,8 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// For sessions to become idle when the process stops.
     pub drain_timeout: Duration,
-    /// Longest silence of a client; `None` is no limit.
-    pub client_idle_timeout: Option<Duration>,
+    /// Time limits of sessions, where a datasource does not say otherwise.
+    pub sessions: SessionLimits,
     /// Most bytes one read takes.
     pub read_buffer_bytes: usize,
     /// A side is not read while a queue it fills holds this many bytes.
@@ -178,6 +191,16 @@ impl Config {
         match config {
             Some(config) if !refused => Ok((config, diagnostics)),
             _ => Err(diagnostics),
+        }
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
         }
     }
 }

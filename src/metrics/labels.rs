@@ -80,6 +80,26 @@ labels! {
 }
 
 labels! {
+    /// A time limit that was reached, by its key in the configuration.
+    pub Limit {
+        /// The login took too long.
+        Login => "login_timeout",
+        /// Silence.
+        ClientIdle => "client_idle_timeout",
+        /// Silence inside a transaction.
+        IdleInTransaction => "idle_in_transaction_timeout",
+        /// A statement.
+        Statement => "statement_timeout",
+        /// A statement that did not stop when it was cancelled.
+        CancelGrace => "cancel_grace",
+        /// A transaction.
+        Transaction => "transaction_timeout",
+        /// A session.
+        Lifetime => "session_lifetime",
+    }
+}
+
+labels! {
     /// Which way bytes go.
     pub Direction {
         /// From the application to the server.
@@ -227,6 +247,7 @@ impl Command {
             | Verb::Load
             | Verb::Vacuum
             | Verb::Admin
+            | Verb::Replication
             | Verb::Empty => Self::Other,
         }
     }

@@ -1,11 +1,12 @@
 //! Who is asking: the login, and the roles and attributes `identities.yaml` adds to it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::credential::ScramVerifier;
 use super::diagnostic::{Diagnostic, Span};
 use super::pattern::Names;
 use super::predicate::{LOGIN_VALUES, is_name};
@@ -13,6 +14,13 @@ use super::rule::{CountedBy, inside};
 use super::source::{SourceFile, bounded, kept, network, one_or_many, shown_text, version};
 use super::yaml::{Document, MapReader, Node, Problems};
 use crate::name::Glob;
+
+mod access;
+#[cfg(test)]
+mod tests;
+
+pub use access::NotAdmitted;
+use access::{Access, Verifiers};
 
 /// Who is asking, as the session knows it after login.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +69,8 @@ pub struct IdentityClass {
     /// set's digest, which rules concern it, the attribute values those rules use, defaults.
     /// Two identities with the same digest get the same decision for every text.
     pub digest: [u8; 16],
-    /// Some rule concerns this identity at all, or its datasource's default is deny.
+    /// Some rule concerns this identity, other than one that only opens doors
+    /// ([`crate::facts::Verb::is_door`]), or its datasource's default is deny.
     pub concerned: bool,
     /// Under a mask, a filter, a relation-level deny or an allow list: side doors (functions,
     /// views, statistics, session settings) are closed for it.
@@ -76,6 +85,7 @@ pub struct IdentityClass {
 #[derive(Debug, Default)]
 pub(crate) struct Identities {
     entries: Vec<Entry>,
+    verifiers: Verifiers,
 }
 
 #[derive(Debug)]
@@ -87,6 +97,7 @@ struct Entry {
     networks: Vec<IpNet>,
     roles: Vec<Arc<str>>,
     attributes: BTreeMap<Arc<str>, Arc<str>>,
+    access: Option<Access>,
 }
 
 // === impl Identity ===
@@ -131,10 +142,30 @@ impl Identities {
         version(&mut map, problems);
         let nodes = map.required("identities", problems).map(|node| bounded(node, problems));
         map.finish(problems);
-        let entries: Vec<Entry> =
+        let mut entries: Vec<Entry> =
             nodes.unwrap_or_default().iter().filter_map(|node| entry(node, problems)).collect();
         warn_of_collisions(&entries, problems);
-        Self { entries }
+        let verifiers = verifiers(&mut entries, problems);
+        Self { entries, verifiers }
+    }
+
+    /// Whether every `login:` that speaks of this user lets it in from here, now.
+    pub(crate) fn admit(&self, login: &Login, now_us: u64) -> Result<(), NotAdmitted> {
+        let mut spoken_of = self.entries.iter().filter(|entry| entry.user.matches(&login.user));
+        spoken_of.try_for_each(|entry| match &entry.access {
+            Some(access) => access.admits(login.address, now_us),
+            None => Ok(()),
+        })
+    }
+
+    /// What the user's password is checked against.
+    pub(crate) fn verifier(&self, user: &str) -> Option<&ScramVerifier> {
+        self.verifiers.get(user)
+    }
+
+    /// Iterations and salt length of most verifiers.
+    pub(crate) fn usual_verifier(&self) -> (u32, usize) {
+        self.verifiers.usual()
     }
 
     /// Attaches roles and attributes: all entries that fit are merged. An attribute that two of
@@ -176,8 +207,7 @@ impl Identities {
 
 impl Entry {
     fn fits(&self, login: &Login) -> bool {
-        let Self { span: _, user, databases, applications, networks, roles: _, attributes: _ } =
-            self;
+        let Self { user, databases, applications, networks, .. } = self;
         user.matches(&login.user)
             && databases.admits(&login.database)
             && applications.admits(&login.application)
@@ -198,21 +228,49 @@ fn entry(node: &Node, problems: &mut Problems) -> Option<Entry> {
     let applications = globs(map.optional("applications"), problems);
     let networks = map.optional("networks").map(|node| one_or_many(node, problems));
     let networks = networks.unwrap_or_default().into_iter();
-    let networks =
+    let networks: Vec<IpNet> =
         networks.filter_map(|(text, span)| kept(network(text, span), span, problems)).collect();
     let roles = map.optional("roles").map(|node| one_or_many(node, problems)).unwrap_or_default();
     let attributes = map.optional("attributes").map(|node| attributes(node, problems));
+    let user = user.map(Glob::new);
+    let access = map.optional("login").zip(user.as_ref());
+    let access = access.and_then(|(node, user)| {
+        let narrowed = !databases.any.is_empty() || !applications.any.is_empty();
+        if narrowed || !networks.is_empty() {
+            problems.push(
+                Diagnostic::error(&node.span, "`login` speaks of the user wherever it logs in")
+                    .with_help("put it into an entry without database, networks, applications"),
+            );
+        }
+        Access::read(node, user, problems)
+    });
     map.unsupported(&["team", "keys", "not_after", "ticket"], problems);
     map.finish(problems);
     Some(Entry {
         span: node.span.clone(),
-        user: Glob::new(user?),
+        access,
+        user: user?,
         databases,
         applications,
         networks,
         roles: roles.iter().map(|(text, _)| (*text).into()).collect(),
         attributes: attributes.unwrap_or_default(),
     })
+}
+
+/// Takes the verifiers out of the entries; one user has one.
+fn verifiers(entries: &mut [Entry], problems: &mut Problems) -> Verifiers {
+    let mut by_user = HashMap::new();
+    for entry in entries {
+        let Some(verifier) = entry.access.as_mut().and_then(|access| access.scram.take()) else {
+            continue;
+        };
+        if by_user.insert(entry.user.as_str().into(), verifier).is_some() {
+            let message = format!("`{}` has another verifier already", entry.user.as_str());
+            problems.error(&entry.span, message);
+        }
+    }
+    Verifiers::new(by_user)
 }
 
 fn globs(node: Option<&Node>, problems: &mut Problems) -> Names {

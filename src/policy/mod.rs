@@ -11,12 +11,14 @@
 
 mod case;
 mod compile;
+mod credential;
 mod decide;
 mod decision;
 pub mod diagnostic;
 mod explain;
 mod identity;
 mod inherit;
+mod instant;
 mod limit;
 mod pattern;
 mod predicate;
@@ -27,11 +29,12 @@ mod target;
 pub mod yaml;
 
 pub use case::{Case, CaseFailure};
+pub use credential::{NotAVerifier, ScramVerifier};
 pub use decide::Trace;
 pub use decision::{Allowed, Decision, Denial, DenyReason, Limit};
 pub use diagnostic::{Diagnostic, Severity, Span};
 pub use explain::{Considered, Explanation};
-pub use identity::{Asserted, Identity, IdentityClass, Login};
+pub use identity::{Asserted, Identity, IdentityClass, Login, NotAdmitted};
 pub use limit::Throttles;
 pub use rule::Mode;
 pub use ruleset::RuleSet;

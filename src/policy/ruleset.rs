@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::credential::ScramVerifier;
 use super::diagnostic::Span;
-use super::identity::{Identities, Identity, IdentityClass, Login};
+use super::identity::{Identities, Identity, IdentityClass, Login, NotAdmitted};
 use super::rule::{CountedBy, Effect, Label, Rule};
 use crate::name::RuleId;
 
@@ -48,6 +49,25 @@ impl RuleSet {
         self.identities.identify(login)
     }
 
+    /// Whether the identities file lets this login in from where it is, now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admit(&self, login: &Login, now_us: u64) -> Result<(), NotAdmitted> {
+        self.identities.admit(login, now_us)
+    }
+
+    /// What the password of a user is checked against, where the identities file says it.
+    pub fn verifier(&self, user: &str) -> Option<&ScramVerifier> {
+        self.identities.verifier(user)
+    }
+
+    /// Iterations and salt length that most verifiers have: one for a user who does not exist is
+    /// made up alike.
+    pub fn usual_verifier(&self) -> (u32, usize) {
+        self.identities.usual_verifier()
+    }
+
     /// The rules that concern an identity. Linear in the rules; done once per session and
     /// generation, so that deciding is not.
     pub fn classify(&self, identity: Identity) -> IdentityClass {
@@ -55,7 +75,8 @@ impl RuleSet {
         let (indexes, rules): (Vec<usize>, Vec<&Rule>) = concerning.unzip();
         IdentityClass {
             digest: self.class_digest(&identity, &rules),
-            concerned: !rules.is_empty() || identity.login.default_deny,
+            concerned: rules.iter().any(|rule| !rule.only_opens_doors())
+                || identity.login.default_deny,
             governed: rules.iter().any(|rule| rule.governs()),
             identity,
             rules: indexes,

@@ -129,6 +129,11 @@ impl Admission {
         Self { all, deadline: Instant::now() + login_timeout, held }
     }
 
+    /// What is left of the time for the login.
+    pub(super) fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
     /// Counts the client among its origin's; `false` when those are too many already.
     pub(super) fn comes_from(&mut self, origin: Origin) -> bool {
         let mut counted = self.all.counted();

@@ -26,11 +26,14 @@ use super::upstream::{Dial, Dialed, Place};
 use crate::admin::Status;
 use crate::analysis::{Analyzer, sql::Predicates};
 use crate::audit::{AuditConfig, Queue, Sink, Target, WhenFull, Writer, start_with};
+use crate::config::SessionLimits;
 use crate::event::{Event, EventKind};
 use crate::metrics::{Build, DatasourceLabels, Metrics};
 use crate::policy::{RuleSet, Throttles};
 use crate::session::gate::{ActiveRules, PlanCache};
 use crate::tls::Acceptor;
+
+mod limits;
 
 /// Servers that live in memory: the test gets the other end of each connection.
 struct Memory {
@@ -95,7 +98,6 @@ fn limits() -> DriveLimits {
         login_timeout: Duration::from_secs(5),
         cancel_timeout: Duration::from_secs(5),
         flush_timeout: Duration::from_millis(300),
-        client_idle_timeout: None,
         drain_grace: Duration::ZERO,
     }
 }
@@ -103,6 +105,13 @@ fn limits() -> DriveLimits {
 impl Bench {
     fn new(limits: DriveLimits) -> Self {
         Self::with(limits, &audit(1000, WhenFull::Wait), true)
+    }
+
+    fn timed(sessions: SessionLimits) -> Self {
+        let mut bench = Self::new(limits());
+        let datasource = Arc::get_mut(&mut bench.datasource).expect("nobody has it yet");
+        datasource.limits = sessions;
+        bench
     }
 
     fn with(limits: DriveLimits, audit: &AuditConfig, reachable: bool) -> Self {
@@ -156,6 +165,7 @@ impl Bench {
             address: "memory".into(),
             reach: Reach::default(),
             metrics: datasource_metrics,
+            limits: SessionLimits::default(),
             tls,
         });
         Self { datasource, servers, queue, writer, written, tasks: JoinSet::new() }
@@ -426,7 +436,8 @@ async fn deadlines_of_login_and_silence() {
     assert_eq!(rest(silent).await, "end LoginTimeout\n");
     assert_eq!(bench.end().await, End::Timeout);
 
-    let mut bench = Bench::new(DriveLimits { client_idle_timeout: Some(short), ..limits() });
+    let limits = SessionLimits { client_idle_timeout: Some(short), ..SessionLimits::default() };
+    let mut bench = Bench::timed(limits);
     let (mut client, mut server) = bench.pair().await;
     say(&mut client, "slow\n").await;
     hear(&mut server, "slow\n").await;

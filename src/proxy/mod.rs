@@ -23,8 +23,9 @@ use crate::config::{self, Config, Port};
 use crate::event::{Event, EventKind, Instance};
 use crate::metrics::{Build, DatasourceLabels, Metrics};
 use crate::policy::{Diagnostic, Throttles};
-use crate::reload::{self, Reloader, Surroundings};
+use crate::reload::{self, Certificate, Certificates, Reloader, Surroundings};
 use crate::session::gate::PlanCache;
+use crate::tls::{LookAt, UpstreamTls};
 
 mod admission;
 mod bind;
@@ -32,11 +33,13 @@ mod cancel;
 mod capacity;
 mod catalog;
 mod clock;
+mod deadlines;
 mod drive;
 #[cfg(test)]
 mod drive_tests;
 mod effects;
 mod end;
+mod hosts;
 mod inherited;
 mod leg;
 mod listener;
@@ -44,6 +47,8 @@ mod notify;
 mod own_login;
 mod protocol;
 mod registry;
+mod replayed;
+mod roles;
 mod seat;
 mod shared;
 mod shutdown;
@@ -59,6 +64,7 @@ use bind::Sockets;
 use cancel::CancelRegistry;
 use capacity::Capacity;
 use clock::Clock;
+use hosts::Hosts;
 use listener::{Door, Entrance, Listener};
 use notify::Manager;
 use shared::{Datasource, DriveLimits, Reach, Shared};
@@ -148,6 +154,13 @@ impl Process {
             let datasource = Arc::new(datasource(written, config, shared)?);
             if let Some(login) = written.catalog.clone() {
                 shared.status.await_catalog(&written.name);
+                for server in datasource.dial.hosts.to_be_asked() {
+                    let ask = roles::ask(Arc::clone(&datasource), login.clone(), server);
+                    process.services.spawn(async move {
+                        ask.await;
+                        Ok(())
+                    });
+                }
                 let refresh = catalog::refresh(Arc::clone(&datasource), login);
                 process.services.spawn(async move {
                     refresh.await;
@@ -185,16 +198,19 @@ impl Process {
             config.rules.reload,
             Arc::clone(&shared.rules),
             tried,
-            Surroundings {
-                datasources: datasources
-                    .iter()
-                    .map(|one| (Arc::clone(&one.name), Arc::clone(&one.analyzer)))
-                    .collect(),
-                status: Arc::clone(&shared.status),
-                metrics: Arc::clone(&shared.metrics),
-                audit: shared.audit.clone(),
-                now: Box::new(move || clock.now()),
-            },
+            (
+                Surroundings {
+                    datasources: datasources
+                        .iter()
+                        .map(|one| (Arc::clone(&one.name), Arc::clone(&one.analyzer)))
+                        .collect(),
+                    status: Arc::clone(&shared.status),
+                    metrics: Arc::clone(&shared.metrics),
+                    audit: shared.audit.clone(),
+                    now: Box::new(move || clock.now()),
+                },
+                certificates(config),
+            ),
         );
         reloader.announce().await;
         self.services.spawn(reloader.run(requests));
@@ -318,16 +334,42 @@ fn datasource(
         cancels: Arc::new(CancelRegistry::default()),
         auth: Authenticator::new(Arc::clone(&shared.rules)),
         dial: Upstream {
-            host: written.upstream_host.clone(),
-            port: written.upstream_port,
+            hosts: Hosts::new(&written.upstream, written.target),
             connect_timeout: config.limits.connect_timeout,
             tls: ServerTls::of(&written.upstream_tls),
+            clock: shared.clock,
         },
-        address: format!("{}:{}", written.upstream_host, written.upstream_port),
+        address: shown_list(&written.upstream),
         reach: Reach::default(),
         metrics: Arc::clone(metrics),
         tls: written.tls.as_ref().map(|certificate| certificate.current()),
+        limits: written.limits.clone(),
     })
+}
+
+/// The certificate files of all legs.
+fn certificates(config: &Config) -> Certificates {
+    let of = |one: &config::Datasource| {
+        let upstream = match &one.upstream_tls {
+            UpstreamTls::Plain => None,
+            UpstreamTls::Preferred(files) | UpstreamTls::Required(files) => Some(files),
+        };
+        let legs = [
+            one.tls.clone().map(|files| ("tls", files as Arc<dyn LookAt>)),
+            upstream.cloned().map(|files| ("upstream_tls", files as Arc<dyn LookAt>)),
+        ];
+        let datasource = Arc::clone(&one.name);
+        legs.into_iter().flatten().map(move |(leg, files)| Certificate {
+            datasource: Arc::clone(&datasource),
+            leg,
+            files,
+        })
+    };
+    Certificates::new(config.datasources.iter().flat_map(of).collect())
+}
+
+fn shown_list(servers: &[config::ServerAddress]) -> String {
+    servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn drive_limits(config: &Config) -> DriveLimits {
@@ -339,7 +381,6 @@ fn drive_limits(config: &Config) -> DriveLimits {
         login_timeout: limits.login_timeout,
         cancel_timeout: limits.connect_timeout,
         flush_timeout: limits.drain_timeout.max(FLUSH_MIN),
-        client_idle_timeout: limits.client_idle_timeout,
         drain_grace: DRAIN_GRACE,
     }
 }

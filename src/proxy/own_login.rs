@@ -32,7 +32,18 @@ impl OwnLogin<'_> {
         database: &str,
         text: &str,
     ) -> anyhow::Result<Vec<SimpleQueryRow>> {
-        let Dialed { stream, tls, place: _ } = dial.dial().await.context("connect")?;
+        let dialed = dial.dial().await.context("connect")?;
+        self.query_on(dialed, database, text).await
+    }
+
+    /// The same over a connection that is open already.
+    pub(super) async fn query_on<S: Stream>(
+        &self,
+        dialed: Dialed<S>,
+        database: &str,
+        text: &str,
+    ) -> anyhow::Result<Vec<SimpleQueryRow>> {
+        let Dialed { stream, tls, place: _ } = dialed;
         let mut config = Config::new();
         config.user(self.user).dbname(database).application_name(self.application);
         if let Some(password) = self.password {

@@ -16,6 +16,7 @@ use crate::admin::Status;
 use crate::analysis::Analyzer;
 use crate::audit::Queue;
 use crate::auth::Authenticator;
+use crate::config::SessionLimits;
 use crate::metrics::{DatasourceMetrics, Metrics};
 use crate::policy::Throttles;
 use crate::session::Turn;
@@ -74,6 +75,8 @@ pub(crate) struct Datasource<D> {
     pub(crate) metrics: Arc<DatasourceMetrics>,
     /// TLS on the client leg, where configured. Loaded once per handshake.
     pub(crate) tls: Option<Arc<ArcSwap<Acceptor>>>,
+    /// Time limits of its sessions.
+    pub(crate) limits: SessionLimits,
 }
 
 /// Whether a server was reached when last tried. `/readyz` is told of changes only: its state is
@@ -104,8 +107,6 @@ pub(crate) struct DriveLimits {
     pub(crate) cancel_timeout: Duration,
     /// How long last words and results may take to be written when a connection closes.
     pub(crate) flush_timeout: Duration,
-    /// How long a client may be silent after its login, if that is limited.
-    pub(crate) client_idle_timeout: Option<Duration>,
     /// How long after its login a session is not taken for an idle one when the process drains.
     pub(crate) drain_grace: Duration,
 }

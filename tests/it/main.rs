@@ -25,13 +25,23 @@ mod auth;
 #[cfg(test)]
 mod catalog;
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
+mod client_tls;
+#[cfg(test)]
+mod complaints;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod doors;
+#[cfg(test)]
 mod drivers;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod limits;
 #[cfg(test)]
 mod listeners;
 #[cfg(test)]
@@ -48,5 +58,7 @@ mod restart;
 mod side_doors;
 #[cfg(test)]
 mod transparency;
+#[cfg(test)]
+mod upstream_list;
 #[cfg(test)]
 mod upstream_tls;

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use super::challenge::{Challenge, refuse};
 use super::login::Connecting;
+use super::relay;
 use super::scope::ScopeTracker;
 use super::{Call, Denied, Journal, PgConfig, State};
 use crate::facts::{Certainty, Facts, SettingChange};
 use crate::policy::{Asserted, Decision, DenyReason, Login as PolicyLogin};
 use crate::session::auth::{Asked, Attempt, Grant, Method, Reply, Request, Transport};
+use crate::session::gate::{self, Refusal, Verdict};
 use crate::session::{Effect, TlsPeer, Turn};
 use crate::wire::pg::startup::Startup;
 
@@ -128,11 +130,11 @@ impl Candidate {
     pub(super) fn proven(self, call: &mut Call<'_>) -> State {
         let attempt = self.attempt();
         let Self { startup, login, transport, method, entry: _ } = self;
-        let scope = ScopeTracker::new(call.turn, login);
+        let mut scope = ScopeTracker::new(call.turn, login);
         let mut record = (*call.journal.record).clone();
         record.roles.clone_from(&scope.class().identity.roles);
         call.journal.record = Arc::new(record);
-        if let Err(denial) = admit_parameters(call.turn, &startup, &scope) {
+        if let Err(denial) = admit_parameters(call.turn, &startup, &mut scope) {
             return refuse(call, method, &denial);
         }
         call.out.effects.push(Effect::Connect);
@@ -141,12 +143,20 @@ impl Candidate {
 }
 
 /// Replication is another grammar; settings in the start-up obey the same policy as SET.
-fn admit_parameters(turn: Turn<'_>, startup: &Startup, scope: &ScopeTracker) -> Result<(), Denied> {
-    let replication = startup.get("replication").map(<[u8]>::to_ascii_lowercase);
-    let off = [&b"false"[..], b"off", b"no", b"0", b"f", b"n", b""];
-    if replication.is_some_and(|value| !off.contains(&value.as_slice())) {
-        let hint = Some("connect to the database server directly for replication");
-        return Err(Denied::new("0A000", "replication connections are not served", hint));
+fn admit_parameters(
+    turn: Turn<'_>,
+    startup: &Startup,
+    scope: &mut ScopeTracker,
+) -> Result<(), Denied> {
+    if startup.is_replication() {
+        let plan = relay::judge(turn, scope);
+        let verdict = match &plan.verdict {
+            Verdict::Refuse(refusal) => Err(refusal.clone()),
+            Verdict::Forward | Verdict::Rewrite(_) => gate::admit(turn, &plan),
+        };
+        if let Err(Refusal { code, message, hint, position: _, rule: _, words: _ }) = verdict {
+            return Err(Denied { code, message, hint });
+        }
     }
     if !scope.class().concerned {
         return Ok(());

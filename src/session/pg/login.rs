@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 
 use super::ready::{Backend as BackendState, Ready};
+use super::relay::Relay;
 use super::scope::ScopeTracker;
 use super::{Call, Denied, PgConfig, State, close_with, fatal};
 use crate::session::auth::{Attempt, Proof, Report as LoginReport, Transport};
@@ -47,6 +48,7 @@ impl Connecting {
             method: "trust",
             authenticated: false,
             backend: BackendState::default(),
+            replication: self.startup.is_replication(),
         }
     }
 }
@@ -63,6 +65,8 @@ pub(super) struct Login {
     method: &'static str,
     authenticated: bool,
     backend: BackendState,
+    /// Bytes are relayed after the login.
+    replication: bool,
 }
 
 /// What the client may send now.
@@ -168,6 +172,9 @@ impl Login {
                 let Some(scope) = self.scope.take() else {
                     return Err(WireError::UnexpectedMessage(head.tag));
                 };
+                if self.replication {
+                    return Ok(Some(Relay::begin(call, scope, self.method)));
+                }
                 let backend = std::mem::take(&mut self.backend);
                 let mut ready = Ready::new(Arc::clone(config), scope, backend);
                 ready.begin(call, self.method);
