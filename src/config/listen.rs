@@ -19,6 +19,17 @@ pub struct Listen {
     pub allow: Vec<IpNet>,
     /// Networks of proxies that must announce each client with a PROXY protocol header.
     pub proxies: Vec<IpNet>,
+    /// Whether another process may listen there as well.
+    pub port: Port,
+}
+
+/// Whether a port is one process's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// It is.
+    Own,
+    /// Another of the same user may listen there too: a successor, while this one drains.
+    Shared,
 }
 
 /// Where a socket is.
@@ -65,6 +76,7 @@ pub(super) struct Written {
     mode: Option<Spanned<String>>,
     allow: Option<Vec<Spanned<String>>>,
     proxies: Option<Vec<Spanned<String>>>,
+    reuse_port: Option<Spanned<bool>>,
 }
 
 /// A text, a mapping, or a list of these.
@@ -81,7 +93,15 @@ fn entry(node: &Node, problems: &mut Problems) -> Option<Written> {
     let at = node.span.clone();
     if !matches!(node.value, Value::Map(_)) {
         let address = Some(string(node, problems)?);
-        return Some(Written { at, address, unix: None, mode: None, allow: None, proxies: None });
+        return Some(Written {
+            at,
+            address,
+            unix: None,
+            mode: None,
+            allow: None,
+            proxies: None,
+            reuse_port: None,
+        });
     }
     let mut map = MapReader::new(node, problems)?;
     let address = map.optional("address").map(|n| string(n, problems));
@@ -89,6 +109,9 @@ fn entry(node: &Node, problems: &mut Problems) -> Option<Written> {
     let mode = map.optional("mode").and_then(|n| string(n, problems));
     let allow = map.optional("allow").map(|n| one_or_more(n, problems));
     let proxies = map.optional(PROXIES).map(|n| one_or_more(n, problems));
+    let reuse_port = map
+        .optional("reuse_port")
+        .and_then(|n| Some(Spanned { value: n.bool(problems)?, at: n.span.clone() }));
     map.finish(problems);
     if address.is_some() == unix.is_some() {
         problems.push(
@@ -99,7 +122,15 @@ fn entry(node: &Node, problems: &mut Problems) -> Option<Written> {
         );
         return None;
     }
-    Some(Written { at, address: address.flatten(), unix: unix.flatten(), mode, allow, proxies })
+    Some(Written {
+        at,
+        address: address.flatten(),
+        unix: unix.flatten(),
+        mode,
+        allow,
+        proxies,
+        reuse_port,
+    })
 }
 
 // === checks ===
@@ -143,7 +174,7 @@ pub(super) fn check(
     taken: &mut Addresses,
     problems: &mut Problems,
 ) -> Option<Listen> {
-    let Written { at: span, address, unix, mode, allow, proxies } = written;
+    let Written { at: span, address, unix, mode, allow, proxies, reuse_port } = written;
     let at = match (&address, &unix) {
         (Some(address), _) => {
             refuse_key(mode.as_ref(), "`mode` is for Unix sockets", problems);
@@ -154,6 +185,12 @@ pub(super) fn check(
                 problems.push(
                     Diagnostic::error(&span, "a Unix socket has no addresses to admit or trust")
                         .with_help("its `mode` and the folder's permissions say who may connect"),
+                );
+            }
+            if let Some(key) = &reuse_port {
+                problems.push(
+                    Diagnostic::error(&key.at, "`reuse_port` is for TCP")
+                        .with_help("a Unix socket outlives the process if systemd opens it"),
                 );
             }
             let path = unix_path(path, base, problems)?;
@@ -167,7 +204,11 @@ pub(super) fn check(
         None => Some(Vec::new()),
     };
     let (allow, proxies) = (networks_of("allow", allow), networks_of(PROXIES, proxies));
-    Some(Listen { at, allow: allow?, proxies: proxies? })
+    let port = match reuse_port {
+        Some(Spanned { value: true, .. }) => Port::Shared,
+        Some(Spanned { value: false, .. }) | None => Port::Own,
+    };
+    Some(Listen { at, allow: allow?, proxies: proxies?, port })
 }
 
 fn refuse_key(key: Option<&Spanned<String>>, message: &str, problems: &mut Problems) {

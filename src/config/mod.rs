@@ -28,7 +28,7 @@ mod tests;
 mod tls;
 
 pub use admin::Admin;
-pub use listen::{Listen, ListenAt};
+pub use listen::{Listen, ListenAt, Port};
 pub use session_limits::{OnClientGone, SessionLimits};
 pub use source::{LogFormat, TargetServer, TlsMode};
 
@@ -164,6 +164,13 @@ impl Config {
         // The parent of a bare file name is the empty path, which is no folder.
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         Self::parse(&name, &text, parent.unwrap_or(Path::new(".")))
+    }
+
+    /// Shared as soon as one listener is: the admin port of a successor must be there as well.
+    pub fn shares_ports(&self) -> Port {
+        let shared = |listen: &Listen| listen.port == Port::Shared;
+        let any = self.datasources.iter().flat_map(|one| &one.listen).any(shared);
+        if any { Port::Shared } else { Port::Own }
     }
 
     /// Checks a text; relative paths in it start at `base`. The second value holds warnings.

@@ -48,7 +48,8 @@ fn a_short_file_is_enough() {
     let [demo] = &config.datasources[..] else { panic!("{config:?}") };
     assert_eq!(&*demo.name, "demo");
     let at = ListenAt::Tcp("127.0.0.1:6432".parse().unwrap());
-    assert_eq!(demo.listen, [Listen { at, allow: Vec::new(), proxies: Vec::new() }]);
+    let (allow, proxies, port) = (Vec::new(), Vec::new(), Port::Own);
+    assert_eq!(demo.listen, [Listen { at, allow, proxies, port }]);
     assert_eq!(demo.upstream, [ServerAddress { host: "127.0.0.1".to_owned(), port: 5432 }]);
     assert_eq!(demo.target, TargetServer::Any);
     assert!(!demo.default_deny);

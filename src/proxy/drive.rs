@@ -20,7 +20,9 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use tokio::time::Sleep;
 use tracing::{debug, info, warn};
 
 use super::admission::{Admission, Taken};
@@ -57,6 +59,7 @@ pub(crate) struct Connection<S, C, D: Dial> {
     overbooked: Option<Taken>,
     seat: Seat,
     stage: StageWatch,
+    newcomer: Newcomer,
     deadlines: Deadlines,
     /// When the session last took something in, monotonic microseconds.
     turned_us: u64,
@@ -76,6 +79,13 @@ struct Traffic {
 
 /// Hands a cancel to the server; over when the server has taken it, or could not be reached.
 pub(super) type Stopping = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A client that has just logged in; the alarm is set only when the process drains.
+#[derive(Default)]
+struct Newcomer {
+    since_us: u64,
+    alarm: Option<Pin<Box<Sleep>>>,
+}
 
 impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     /// A fresh connection.
@@ -105,6 +115,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
             overbooked: None,
             seat,
             stage: StageWatch::default(),
+            newcomer: Newcomer::default(),
             deadlines,
             turned_us: now.mono_us,
             stopping: None,
@@ -349,6 +360,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
             decided: self.seen.statements(),
         };
         if logging_in && standing.phase != Phase::Login {
+            self.newcomer.since_us = self.turned_us;
             if standing.phase != Phase::Closing {
                 self.overbooked = self.admission.logged_in().err();
             }
@@ -413,10 +425,20 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         }
         let over = match self.stage.poll(&self.datasource.shared.shutdown, cx) {
             Stage::Running => false,
-            Stage::Draining => self.session.phase() == Phase::Idle,
+            Stage::Draining => self.session.phase() == Phase::Idle && self.newcomer_waited(cx),
             Stage::Ending => true,
         };
         if over { Err(self.finish(EndCause::Shutdown)) } else { Ok(()) }
+    }
+
+    /// Whether the client, which is idle, had the time to ask something after its login.
+    fn newcomer_waited(&mut self, cx: &mut Context<'_>) -> bool {
+        let shared = &self.datasource.shared;
+        let Newcomer { since_us, alarm } = &mut self.newcomer;
+        let known = Duration::from_micros(shared.clock.now().mono_us.saturating_sub(*since_us));
+        let left = shared.limits.drain_grace.saturating_sub(known);
+        let alarm = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(left)));
+        left.is_zero() || alarm.as_mut().poll(cx).is_ready()
     }
 
     /// Ready when a limit was reached and something was done about it.

@@ -98,6 +98,7 @@ fn limits() -> DriveLimits {
         login_timeout: Duration::from_secs(5),
         cancel_timeout: Duration::from_secs(5),
         flush_timeout: Duration::from_millis(300),
+        drain_grace: Duration::ZERO,
     }
 }
 

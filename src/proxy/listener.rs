@@ -33,12 +33,26 @@ use crate::wire::proxy_header::{self, Announced, Step};
 pub(super) struct Listener<D, F> {
     /// The bound socket.
     pub(super) socket: ListenSocket,
-    /// Where its clients go.
+    /// What becomes of its clients.
+    pub(super) door: Door<D, F>,
+}
+
+/// What becomes of whoever a listener accepts.
+pub(super) struct Door<D, F> {
+    /// Where clients go.
     pub(super) datasource: Arc<Datasource<D>>,
     /// Who may come.
     pub(super) entrance: Arc<Entrance>,
     /// Makes the session of a client.
     pub(super) begin: F,
+}
+
+/// The clients of one listener.
+#[derive(Default)]
+struct Guests {
+    tasks: JoinSet<End>,
+    /// For the next one.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 /// Who may come in through a listener.
@@ -78,49 +92,78 @@ where
     F: Fn(&Birth, Origin, Now) -> S + Clone + Send + 'static,
 {
     /// Accepts until the process drains, then waits for its sessions to end.
+    ///
+    /// Whoever the system connected before the socket closes is served: closing a socket resets
+    /// what waits in its queue.
     pub(super) async fn serve(self) {
-        let shutdown = Arc::clone(&self.datasource.shared.shutdown);
-        let mut tasks = JoinSet::new();
-        let admissions = Arc::clone(&self.datasource.shared.admissions);
-        let mut place: Option<OwnedSemaphorePermit> = None;
+        let Self { socket, door } = self;
+        let shared = Arc::clone(&door.datasource.shared);
+        let mut guests = Guests::default();
+        let draining = shared.shutdown.reached(Stage::Draining);
+        door.accept_until(draining, &socket, &mut guests).await;
+        if socket.hand_over() {
+            let shaken = tokio::time::sleep(HANDSHAKES);
+            door.accept_until(shaken, &socket, &mut guests).await;
+        }
+        let waiting = socket.close();
+        if !waiting.is_empty() {
+            info!(clients = waiting.len(), "clients in the closed socket's queue are served");
+        }
+        for (stream, address) in waiting {
+            if guests.place.is_none() {
+                guests.place = shared.admissions.login().await;
+            }
+            door.welcome(stream, address, &mut guests);
+        }
+        guests.place = None;
+        while let Some(done) = guests.tasks.join_next().await {
+            report(done, &shared.metrics);
+        }
+    }
+}
+
+impl<D, F, S> Door<D, F>
+where
+    D: Dial,
+    S: Session + Send + 'static,
+    F: Fn(&Birth, Origin, Now) -> S + Clone + Send + 'static,
+{
+    async fn accept_until(
+        &self,
+        end: impl Future<Output = ()>,
+        socket: &ListenSocket,
+        guests: &mut Guests,
+    ) {
+        let shared = &self.datasource.shared;
+        let mut end = std::pin::pin!(end);
         loop {
             tokio::select! {
                 biased;
-                () = shutdown.reached(Stage::Draining) => break,
-                Some(done) = tasks.join_next() => report(done, &self.datasource.shared.metrics),
-                free = admissions.login(), if place.is_none() => place = free,
-                accepted = self.socket.accept(), if place.is_some() => {
-                    self.welcome(accepted, &mut place, &mut tasks).await;
+                () = &mut end => return,
+                Some(done) = guests.tasks.join_next() => report(done, &shared.metrics),
+                free = shared.admissions.login(), if guests.place.is_none() => guests.place = free,
+                accepted = socket.accept(), if guests.place.is_some() => match accepted {
+                    Ok((stream, address)) => match stream.detach() {
+                        Ok(stream) => self.welcome(stream, address, guests),
+                        Err(error) => error!(%error, "client turned away"),
+                    },
+                    Err(error) => self.back_off(&error).await,
                 }
             }
         }
-        let Self { socket, datasource, .. } = self;
-        drop(socket);
-        while let Some(done) = tasks.join_next().await {
-            report(done, &datasource.shared.metrics);
-        }
     }
 
-    async fn welcome(
-        &self,
-        accepted: io::Result<(ClientSocket, Option<SocketAddr>)>,
-        login: &mut Option<OwnedSemaphorePermit>,
-        tasks: &mut JoinSet<End>,
-    ) {
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => return self.back_off(&error).await,
-        };
+    fn welcome(&self, stream: Detached, address: Option<SocketAddr>, guests: &mut Guests) {
         let accepted = self.datasource.shared.clock.now();
         let drawn = Birth::draw(accepted).and_then(|birth| {
             let place = self.datasource.shared.workers.place().context("no worker")?;
-            Ok((birth, place, stream.detach()?))
+            Ok((birth, place))
         });
-        let (birth, place, stream) = match drawn {
+        let (birth, place) = match drawn {
             Ok(drawn) => drawn,
             Err(error) => return error!(?error, "client turned away"),
         };
-        let Some(login) = login.take() else { return };
+        let Some(login) = guests.place.take() else { return };
         let shared = &self.datasource.shared;
         let admissions = Arc::clone(&shared.admissions);
         let arrival = Arrival {
@@ -139,7 +182,7 @@ where
             drop(place);
             end
         };
-        tasks.spawn_on(connection, &runtime);
+        guests.tasks.spawn_on(connection, &runtime);
         if shared.admissions.logins_taken() {
             warn!("no place is left for logins; further clients wait (`limits.logins`)");
         }
@@ -219,7 +262,7 @@ enum Unwelcome {
 impl Entrance {
     /// As configured.
     pub(super) fn of(listen: &Listen) -> Self {
-        let Listen { at: _, allow, proxies } = listen;
+        let Listen { at: _, allow, proxies, port: _ } = listen;
         Self { allow: allow.clone(), proxies: proxies.clone() }
     }
 
@@ -304,6 +347,9 @@ fn report(done: Result<End, JoinError>, metrics: &Metrics) {
         Err(_aborted) => {}
     }
 }
+
+/// How long connections that are half made when a socket is handed over may take to be whole.
+const HANDSHAKES: Duration = Duration::from_millis(500);
 
 /// Pause after an accept that failed for want of resources.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -19,7 +19,7 @@ use crate::admin::{self, AdminState, EndRequest, Ended, Rights, Status};
 use crate::analysis::{Analyzer, AnalyzerLimits};
 use crate::audit::{self, Queue};
 use crate::auth::Authenticator;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Port};
 use crate::event::{Event, EventKind, Instance};
 use crate::metrics::{Build, DatasourceLabels, Metrics};
 use crate::policy::{Diagnostic, Throttles};
@@ -40,8 +40,10 @@ mod drive_tests;
 mod effects;
 mod end;
 mod hosts;
+mod inherited;
 mod leg;
 mod listener;
+mod notify;
 mod own_login;
 mod protocol;
 mod registry;
@@ -63,7 +65,8 @@ use cancel::CancelRegistry;
 use capacity::Capacity;
 use clock::Clock;
 use hosts::Hosts;
-use listener::{Entrance, Listener};
+use listener::{Door, Entrance, Listener};
+use notify::Manager;
 use shared::{Datasource, DriveLimits, Reach, Shared};
 use shutdown::{Shutdown, Stage};
 use uid::Birth;
@@ -167,13 +170,12 @@ impl Process {
             let begin = protocol::postgresql(written, &config.limits);
             for (socket, listen) in sockets.into_iter().zip(&written.listen) {
                 info!(datasource = &*written.name, address = %socket.shown(), "listening");
-                let listener = Listener {
-                    socket,
+                let door = Door {
                     datasource: Arc::clone(&datasource),
                     entrance: Arc::new(Entrance::of(listen)),
                     begin: begin.clone(),
                 };
-                process.listeners.spawn(listener.serve());
+                process.listeners.spawn(Listener { socket, door }.serve());
             }
             datasources.push(datasource);
         }
@@ -236,34 +238,31 @@ impl Process {
             }),
         };
         let shutdown = Arc::clone(&shared.shutdown);
+        // Where a successor shares the port, who asks for readiness must reach that one.
+        let until = match config.shares_ports() {
+            Port::Own => Stage::Ending,
+            Port::Shared => Stage::Draining,
+        };
         self.services.spawn(async move {
-            let stop = async move { shutdown.reached(Stage::Ending).await };
+            let stop = async move { shutdown.reached(until).await };
             admin::serve(admin, state, stop).await.context("serve the admin port")
         });
     }
 
     /// Waits for the end: drain at the first signal, end at the second or when time is up.
     async fn stay(mut self, shared: &Shared, drain_timeout: Duration) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate()).context("receive SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("receive SIGINT")?;
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                Some(done) = self.services.join_next() => {
-                    // The data path goes on without it; a person must look.
-                    error!(?done, "a service of the process ended");
-                }
-            }
-        }
+        let mut signals = Signals::receive()?;
+        let manager = Manager::of_environment();
+        manager.tell("READY=1");
+        self.serve_until(&mut signals, &manager).await;
+        manager.tell("STOPPING=1");
         info!(timeout = ?drain_timeout, "draining; a second signal ends at once");
         shared.status.set_draining();
         shared.shutdown.advance(Stage::Draining);
         tokio::select! {
             () = finished(&mut self.listeners) => return Ok(()),
             () = tokio::time::sleep(drain_timeout) => warn!("sessions are left, ending them"),
-            _ = terminate.recv() => warn!("second signal, ending all sessions"),
-            _ = interrupt.recv() => warn!("second signal, ending all sessions"),
+            () = signals.next() => warn!("second signal, ending all sessions"),
         }
         shared.shutdown.advance(Stage::Ending);
         if tokio::time::timeout(ENDING, finished(&mut self.listeners)).await.is_err() {
@@ -271,6 +270,42 @@ impl Process {
             self.listeners.shutdown().await;
         }
         Ok(())
+    }
+
+    /// Until a signal comes. The data path goes on without a service; a person must look.
+    async fn serve_until(&mut self, signals: &mut Signals, manager: &Manager) {
+        let mut alive = tokio::time::interval(manager.watchdog.unwrap_or(NO_WATCHDOG));
+        loop {
+            tokio::select! {
+                _ = alive.tick() => manager.tell("WATCHDOG=1"),
+                () = signals.next() => return,
+                Some(done) = self.services.join_next() => {
+                    error!(?done, "a service of the process ended");
+                }
+            }
+        }
+    }
+}
+
+/// What tells the process to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn receive() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("receive SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("receive SIGINT")?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    /// The next of them. Cancel safe.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
@@ -346,6 +381,7 @@ fn drive_limits(config: &Config) -> DriveLimits {
         login_timeout: limits.login_timeout,
         cancel_timeout: limits.connect_timeout,
         flush_timeout: limits.drain_timeout.max(FLUSH_MIN),
+        drain_grace: DRAIN_GRACE,
     }
 }
 
@@ -417,6 +453,13 @@ const HELD_BYTES_SLACK: usize = 16 * 1024 * 1024;
 
 /// Even without a drain timeout a closing connection may write what it has for this long.
 const FLUSH_MIN: Duration = Duration::from_secs(1);
+
+/// A session that has just logged in has something to ask, and is not taken for an idle one: clients
+/// that connect for each question notice nothing of a restart.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// How often a service manager is told that we live, if it does not want to know.
+const NO_WATCHDOG: Duration = Duration::from_secs(60 * 60);
 
 /// How long sessions may take once they were told to end at once.
 const ENDING: Duration = Duration::from_secs(3);

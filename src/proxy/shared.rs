@@ -107,6 +107,8 @@ pub(crate) struct DriveLimits {
     pub(crate) cancel_timeout: Duration,
     /// How long last words and results may take to be written when a connection closes.
     pub(crate) flush_timeout: Duration,
+    /// How long after its login a session is not taken for an idle one when the process drains.
+    pub(crate) drain_grace: Duration,
 }
 
 impl<D> Datasource<D> {

@@ -53,6 +53,8 @@ mod refusal;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod restart;
+#[cfg(test)]
 mod side_doors;
 #[cfg(test)]
 mod transparency;
