@@ -55,14 +55,8 @@ pub enum Certainty {
 /// Why a text was not understood. Adding a variant is a policy change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// The grammar refuses it. Carries the grammar's own message and the 1-based character
-    /// position where known.
-    Syntax {
-        /// Message of the grammar, without position.
-        message: String,
-        /// 1-based position in characters, as the protocol counts.
-        position: Option<u32>,
-    },
+    /// The grammar refuses it.
+    Syntax(Box<SyntaxError>),
     /// The bytes are not UTF-8 (or hold a NUL).
     NotUtf8,
     /// Longer than the configured maximum of bytes.
@@ -71,6 +65,34 @@ pub enum Why {
     TooComplex,
     /// A construct the analysis does not model; the name is shown to the client.
     Construct(String),
+}
+
+/// What the grammar has against a text, in the words a server with this grammar would use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyntaxError {
+    /// One line.
+    pub message: String,
+    /// Class of the error: a SQLSTATE.
+    pub code: &'static str,
+    /// More, where servers say more.
+    pub detail: Option<&'static str>,
+    /// The way out, where servers name one.
+    pub hint: Option<&'static str>,
+    /// 1-based position in characters, as the protocol counts; `None` where servers name none, or
+    /// where it was not found.
+    pub position: Option<u32>,
+}
+
+impl Default for SyntaxError {
+    fn default() -> Self {
+        Self {
+            message: "syntax error".to_owned(),
+            code: "42601",
+            detail: None,
+            hint: None,
+            position: None,
+        }
+    }
 }
 
 /// One thing a statement does.
@@ -201,11 +223,19 @@ verbs! {
     Admin => "admin", Misc;
     /// The fast-path function call message.
     FunctionCall => "function_call", Function;
+    /// A replication connection: the write-ahead log and base backups, in a grammar of its own.
+    Replication => "replication", Misc;
     /// A text without any statement (empty, or only comments).
     Empty => "empty", Misc;
 }
 
 impl Verb {
+    /// Closed to everybody, whether rules concern them or not, until a rule opens it: it reaches
+    /// what no statement is seen to reach.
+    pub fn is_door(self) -> bool {
+        matches!(self, Self::Load | Self::FunctionCall | Self::Replication)
+    }
+
     /// The verb a rule file names, if there is one.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|verb| verb.name() == name)

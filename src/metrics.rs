@@ -22,7 +22,7 @@ use labels::{
     AuditResult, Command, Decided, EndKind, ErrorClass, LoginResult, Method, ParseFailure,
     ReloadResult, Source,
 };
-pub use labels::{Direction, RejectReason};
+pub use labels::{Direction, Limit, RejectReason};
 use registrar::{Counters, Registrar};
 
 /// Every metric of the process.
@@ -32,9 +32,11 @@ pub struct Metrics {
     datasources: Vec<Arc<DatasourceMetrics>>,
     session_panics: IntCounter,
     sessions_ended: Counters,
+    limits_reached: Counters,
     cache_hits: IntCounter,
     cache_misses: IntCounter,
     rules: RulesMetrics,
+    certificates: Counters,
     /// The audit queue's.
     pub(crate) audit: AuditMetrics,
 }
@@ -149,11 +151,23 @@ impl Metrics {
                 "end",
                 EndKind::ALL.iter().map(|end| end.label()),
             )?,
+            limits_reached: on.counters(
+                "limits_reached_total",
+                "Time limits that were reached, by their key in the configuration",
+                "limit",
+                Limit::ALL.iter().map(|limit| limit.label()),
+            )?,
             cache_hits: on
                 .counter("decision_cache_hits_total", "Statements whose decision was cached")?,
             cache_misses: on
                 .counter("decision_cache_misses_total", "Statements that had to be decided")?,
             rules: RulesMetrics::new(&on)?,
+            certificates: on.counters(
+                "certificate_reloads_total",
+                "Certificates whose files changed, by what became of them",
+                "result",
+                ReloadResult::ALL.iter().map(|result| result.label()),
+            )?,
             audit: AuditMetrics::new(&on)?,
             registry,
         };
@@ -168,6 +182,11 @@ impl Metrics {
     /// A session panicked: always a bug.
     pub fn session_panicked(&self) {
         self.session_panics.inc();
+    }
+
+    /// A time limit was reached.
+    pub fn limit_reached(&self, limit: Limit) {
+        self.limits_reached.inc(limit.index());
     }
 
     /// Brings the cache counters up to these totals.
@@ -192,6 +211,16 @@ impl Metrics {
     pub fn rules_rejected(&self) {
         self.rules.last_success.set(0);
         self.rules.reloads.inc(ReloadResult::Rejected.index());
+    }
+
+    /// Certificates were replaced by others.
+    pub fn certificates_accepted(&self) {
+        self.certificates.inc(ReloadResult::Accepted.index());
+    }
+
+    /// Certificates cannot be used; those in use stay.
+    pub fn certificates_rejected(&self) {
+        self.certificates.inc(ReloadResult::Rejected.index());
     }
 
     /// Counts what an event tells. Called by the audit writer, once per event.

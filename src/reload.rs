@@ -1,4 +1,5 @@
 //! Rules: read, compile, test, compare with what exists, put in force; and again at every change.
+//! Certificates are looked at on the same occasions, except for a mere event in the rules folder.
 //!
 //! A rules folder changes by editors, by `mv`, by a swapped link, by network file systems that tell
 //! nobody. So every event in the folder or beside it counts, and a poll runs besides; what decides
@@ -25,11 +26,13 @@ use crate::metrics::{Metrics, RulesInForce};
 use crate::policy::{Diagnostic, Severity};
 use crate::session::gate::ActiveRules;
 
+mod certificates;
 mod compile;
 mod files;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use certificates::{Certificate, Certificates};
 pub use compile::{CASE_TEXT_KEY, catalog, compile, default_path, impossible, predicates};
 pub use files::Files;
 
@@ -53,6 +56,7 @@ pub(crate) struct Reloader {
     poll: Duration,
     rules: Arc<ArcSwap<ActiveRules>>,
     surroundings: Surroundings,
+    certificates: Certificates,
     /// What was last tried, so that nothing is tried, or complained about, twice.
     tried: Tried,
     /// Catalogs the rules in force were last compared with.
@@ -112,10 +116,11 @@ impl Reloader {
         poll: Duration,
         rules: Arc<ArcSwap<ActiveRules>>,
         tried: [u8; 32],
-        surroundings: Surroundings,
+        (surroundings, certificates): (Surroundings, Certificates),
     ) -> Self {
         let tried = Tried { files: Ok(tried), problems: Vec::new() };
-        Self { directory, poll, rules, surroundings, tried, compared: Vec::new() }
+        let compared = Vec::new();
+        Self { directory, poll, rules, surroundings, certificates, tried, compared }
     }
 
     /// Tells everybody which rules the process starts with.
@@ -148,10 +153,14 @@ impl Reloader {
             match request {
                 Wake::Asked(request) => {
                     self.attempt(Trigger::Admin).await;
+                    self.look_at_certificates(Trigger::Admin);
                     // Whoever asked may have gone: nothing is lost.
                     let _ = request.answer.send(self.answer());
                 }
-                Wake::Hangup => self.attempt(Trigger::Signal).await,
+                Wake::Hangup => {
+                    self.attempt(Trigger::Signal).await;
+                    self.look_at_certificates(Trigger::Signal);
+                }
                 Wake::Touched => {
                     // Editors write in several steps: let them finish.
                     tokio::time::sleep(DEBOUNCE).await;
@@ -161,6 +170,7 @@ impl Reloader {
                 Wake::Tick => {
                     self.attempt(Trigger::File).await;
                     self.compare();
+                    self.look_at_certificates(Trigger::File);
                 }
             }
         }
@@ -222,6 +232,12 @@ impl Reloader {
         Vec::new()
     }
 
+    /// Reads a few small files, on a thread that serves no connection.
+    fn look_at_certificates(&mut self, trigger: Trigger) {
+        let Surroundings { status, metrics, .. } = &self.surroundings;
+        self.certificates.look(trigger, status, metrics);
+    }
+
     /// Compares the rules in force with the catalogs, when either changed.
     fn compare(&mut self) {
         let Surroundings { datasources, status, .. } = &self.surroundings;
@@ -272,8 +288,10 @@ impl Reloader {
     }
 
     fn answer(&self) -> Result<Reloaded, Vec<String>> {
-        if !self.tried.problems.is_empty() {
-            return Err(self.tried.problems.iter().map(ToString::to_string).collect());
+        let rules = self.tried.problems.iter().map(ToString::to_string);
+        let problems: Vec<String> = rules.chain(self.certificates.problems()).collect();
+        if !problems.is_empty() {
+            return Err(problems);
         }
         let rules = self.rules.load_full();
         Ok(Reloaded { generation: rules.generation, digest: rules.digest.clone() })

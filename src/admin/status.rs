@@ -23,6 +23,7 @@ struct State {
     catalogs: BTreeMap<(String, String), u64>,
     awaited_catalogs: BTreeSet<String>,
     catalog_problems: BTreeMap<String, String>,
+    certificate_problems: BTreeMap<String, String>,
     upstreams: BTreeMap<String, Result<(), String>>,
     audit_problem: Option<String>,
     draining: bool,
@@ -72,6 +73,16 @@ impl Status {
         self.lock().catalog_problems.insert(datasource.to_owned(), problem.to_owned());
     }
 
+    /// What keeps the certificate files of a leg from being used; those in use stay.
+    pub fn set_certificate_problem(&self, datasource: &str, leg: &str, problem: Option<&str>) {
+        let name = format!("{datasource}.{leg}");
+        let mut state = self.lock();
+        match problem {
+            Some(problem) => state.certificate_problems.insert(name, problem.to_owned()),
+            None => state.certificate_problems.remove(&name),
+        };
+    }
+
     /// Whether the server of a datasource could be reached when last tried.
     pub fn set_upstream(&self, datasource: &str, reached: Result<(), String>) {
         self.lock().upstreams.insert(datasource.to_owned(), reached);
@@ -117,6 +128,7 @@ impl Status {
             },
             catalogs: state.catalogs.iter().map(|entry| catalog(entry, mono_us)).collect(),
             catalog_problems: state.catalog_problems.clone(),
+            certificate_problems: state.certificate_problems.clone(),
             upstreams: state.upstreams.iter().map(upstream).collect(),
             audit: state.audit_problem.clone().unwrap_or_else(|| "ok".to_owned()),
         }
@@ -138,6 +150,7 @@ pub struct Report {
     rules: RulesReport,
     catalogs: Vec<CatalogReport>,
     catalog_problems: BTreeMap<String, String>,
+    certificate_problems: BTreeMap<String, String>,
     upstreams: BTreeMap<String, String>,
     audit: String,
 }

@@ -10,18 +10,44 @@ pub mod sql;
 
 pub use catalog::{Catalog, SearchPath};
 
-/// Limits for reading hostile text.
+/// How hostile text is read: within which limits, and as which server would read it.
 #[derive(Clone, Copy, Debug)]
 pub struct AnalyzerLimits {
     /// Longest statement text in bytes that is analysed; longer ones are refused.
     pub statement_bytes_max: usize,
     /// Most tokens in one text.
     pub tokens_max: usize,
+    /// The server's way of reading; the session knows it.
+    pub dialect: Dialect,
+}
+
+/// How the server at hand reads text, as far as servers and sessions differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dialect {
+    /// What a backslash is in a string literal.
+    pub strings: Strings,
+    /// Major release of the server: some complaints are worded differently.
+    pub release: u16,
+}
+
+impl Default for Dialect {
+    fn default() -> Self {
+        Self { strings: Strings::Standard, release: GRAMMAR_RELEASE }
+    }
+}
+
+/// What a backslash is in a string literal without a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strings {
+    /// Itself: `standard_conforming_strings` is on.
+    Standard,
+    /// The start of an escape: it is off.
+    Escaped,
 }
 
 impl Default for AnalyzerLimits {
     fn default() -> Self {
-        Self { statement_bytes_max: 1024 * 1024, tokens_max: 200_000 }
+        Self { statement_bytes_max: 1024 * 1024, tokens_max: 200_000, dialect: Dialect::default() }
     }
 }
 
@@ -126,6 +152,8 @@ impl Analyzer {
     }
 }
 
+/// The PostgreSQL release whose grammar is built in.
+const GRAMMAR_RELEASE: u16 = 18;
 /// A catalog older than this is read again when a statement needs one.
 const REFRESH_US: u64 = 30_000_000;
 /// A claim is void after this: its session may have ended.

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::source::{self, Spanned, TlsMode};
+use super::source::{self, Spanned, TargetServer, TlsMode};
 use super::{
-    CatalogLogin, Config, Datasource, Limits, Listen, Log, Rules, authentication, listen, tls,
+    CatalogLogin, Config, Datasource, Limits, Listen, Log, Rules, ServerAddress, SessionLimits,
+    authentication, listen, tls,
 };
 use crate::audit::{AuditConfig, QUEUE_EVENTS_MIN, Target, WhenFull};
 use crate::auth::throttle::Bounds;
@@ -21,6 +22,8 @@ pub(super) fn check(
     problems: &mut Problems,
 ) -> Option<Config> {
     let source::File { datasources, rules, audit, admin, limits, log } = file;
+    let limits = check_limits(limits, problems);
+    let sessions = limits.as_ref().map(|limits| limits.sessions.clone()).unwrap_or_default();
     let mut taken = listen::Addresses::default();
     let mut names = HashMap::new();
     let datasources: Vec<Datasource> = datasources
@@ -29,20 +32,19 @@ pub(super) fn check(
             if let Some(name) = &source.name {
                 unique_name(name, &mut names, problems);
             }
-            datasource(source, base, &mut taken, problems)
+            datasource(source, (base, &sessions), &mut taken, problems)
         })
         .collect();
     let admin = super::admin::check(admin, (base, root), &mut taken, problems);
     let rules = rules.and_then(|rules| check_rules(rules, base, problems));
     let audit = audit.and_then(|audit| check_audit(audit, base, problems));
-    let limits = check_limits(limits, problems);
     let log = check_log(log, problems);
     Some(Config { datasources, rules: rules?, audit: audit?, admin: admin?, limits: limits?, log })
 }
 
 fn datasource(
     source: source::Datasource,
-    base: &Path,
+    (base, sessions): (&Path, &SessionLimits),
     taken: &mut listen::Addresses,
     problems: &mut Problems,
 ) -> Option<Datasource> {
@@ -50,12 +52,14 @@ fn datasource(
         at,
         name,
         listen,
-        upstream,
+        upstream: servers,
+        target,
         default_deny,
         tls,
         upstream_tls,
         catalog,
         logins,
+        limits,
     } = source;
     // Entries that hold mistakes were reported and are not here.
     if listen.is_empty() && !problems.has_errors() {
@@ -63,26 +67,45 @@ fn datasource(
     }
     let listen: Vec<Listen> = listen
         .into_iter()
-        .filter_map(|written| listen::check(written, base, taken, problems))
+        .filter_map(|written| {
+            let place = written.at.clone();
+            let listen = listen::check(written, base, taken, problems)?;
+            if tls.is_none() {
+                tls::refuse_exposed(&listen.at, &place, problems);
+            }
+            Some(listen)
+        })
         .collect();
-    let upstream = upstream.and_then(|written| host_and_port(&written, problems));
+    let upstream: Vec<ServerAddress> =
+        servers.iter().filter_map(|written| host_and_port(written, problems)).collect();
+    // Entries that hold mistakes were reported and are not here.
+    if servers.is_empty() && !problems.has_errors() {
+        problems.error(&at, "`upstream` names no server");
+    }
     let (tls_mode, tls) = match tls {
         Some(written) => (written.mode, tls::client_leg(written, base, problems)),
         None => (TlsMode::Off, None),
     };
     let catalog = catalog.and_then(|catalog| check_catalog(catalog, base, problems));
     let logins = authentication::check(logins, base, tls_mode, problems);
-    let (upstream_host, upstream_port) = upstream?;
     let upstream_tls = match upstream_tls {
         Some(written) => tls::server_leg(written, base, problems),
-        None => tls::default_server_leg(&upstream_host, &at, problems),
+        None => tls::default_server_leg(&upstream, &at, problems),
     };
     let (authentication, logins) = logins?;
+    if let (Some(target), None) = (&target, &catalog)
+        && target.value != TargetServer::Any
+    {
+        problems.push(
+            Diagnostic::error(&target.at, "`target_session_attrs` needs `catalog`")
+                .with_help("its login asks each server what it is; sessions log in only once"),
+        );
+    }
     Some(Datasource {
         name: name?.value.into(),
         listen,
-        upstream_host,
-        upstream_port,
+        upstream,
+        target: target.map(|written| written.value).unwrap_or_default(),
         default_deny: default_deny?,
         tls_mode,
         tls,
@@ -90,6 +113,7 @@ fn datasource(
         catalog,
         authentication,
         logins,
+        limits: limits.check(sessions, problems),
     })
 }
 
@@ -110,12 +134,12 @@ fn unique_name(name: &Spanned<String>, seen: &mut HashMap<String, Span>, problem
 
 // === addresses ===
 
-fn host_and_port(written: &Spanned<String>, problems: &mut Problems) -> Option<(String, u16)> {
+fn host_and_port(written: &Spanned<String>, problems: &mut Problems) -> Option<ServerAddress> {
     let split = written.value.rsplit_once(':').and_then(|(host, port)| {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let ambiguous = bare == host && host.contains(':');
         let port = port.parse().ok().filter(|port: &u16| *port != 0)?;
-        (!bare.is_empty() && !ambiguous).then(|| (bare.to_owned(), port))
+        (!bare.is_empty() && !ambiguous).then(|| ServerAddress { host: bare.to_owned(), port })
     });
     if split.is_none() {
         let message = format!("`{}` is no server address", written.value);
@@ -240,10 +264,7 @@ fn check_limits(source: source::Limits, problems: &mut Problems) -> Option<Limit
     let seconds = Duration::from_secs;
     let day = seconds(24 * 60 * 60);
     let brief = Duration::from_millis(100);
-    let client_idle_timeout = match source.client_idle_timeout {
-        Some(written) => Some(bounded(Some(written), day, seconds(1)..=day * 30, problems)?),
-        None => None,
-    };
+    let sessions = source.sessions.check(&SessionLimits::default(), problems);
     let read_buffer = bounded(source.read_buffer, 16 << 10, 4 << 10..=1 << 20, problems);
     let high_water = bounded(source.high_water, 1 << 20, 64 << 10..=256 << 20, problems);
     let statement_bytes = bounded(source.statement_bytes, 1 << 20, 1 << 10..=64 << 20, problems);
@@ -269,10 +290,17 @@ fn check_limits(source: source::Limits, problems: &mut Problems) -> Option<Limit
             ..usual
         },
         clients: narrow(bounded(source.clients, 10_000, 1..=1_000_000, problems)?),
+        logins: narrow(bounded(source.logins, 1000, 1..=1_000_000, problems)?),
+        logins_per_address: narrow(bounded(
+            source.logins_per_address,
+            500,
+            1..=1_000_000,
+            problems,
+        )?),
         login_timeout: bounded(source.login_timeout, seconds(10), brief..=day, problems)?,
         connect_timeout: bounded(source.connect_timeout, seconds(5), brief..=day, problems)?,
         drain_timeout: bounded(source.drain_timeout, seconds(30), Duration::ZERO..=day, problems)?,
-        client_idle_timeout,
+        sessions,
         read_buffer_bytes: narrow(read_buffer?),
         high_water_bytes: narrow(high_water?),
         statement_bytes: narrow(statement_bytes?),
@@ -299,7 +327,7 @@ fn check_log(source: source::Log, problems: &mut Problems) -> Log {
 }
 
 /// The written value, or the default; outside of its bounds it is a problem.
-fn bounded<T: PartialOrd + std::fmt::Debug>(
+pub(super) fn bounded<T: PartialOrd + std::fmt::Debug>(
     written: Option<Spanned<T>>,
     default: T,
     bounds: std::ops::RangeInclusive<T>,

@@ -17,6 +17,19 @@ pub struct Listen {
     pub at: ListenAt,
     /// Networks clients may come from; empty for everywhere.
     pub allow: Vec<IpNet>,
+    /// Networks of proxies that must announce each client with a PROXY protocol header.
+    pub proxies: Vec<IpNet>,
+    /// Whether another process may listen there as well.
+    pub port: Port,
+}
+
+/// Whether a port is one process's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// It is.
+    Own,
+    /// Another of the same user may listen there too: a successor, while this one drains.
+    Shared,
 }
 
 /// Where a socket is.
@@ -57,11 +70,13 @@ impl fmt::Display for ListenAt {
 /// An entry as written.
 #[derive(Debug)]
 pub(super) struct Written {
-    at: Span,
+    pub(super) at: Span,
     address: Option<Spanned<String>>,
     unix: Option<Spanned<String>>,
     mode: Option<Spanned<String>>,
     allow: Option<Vec<Spanned<String>>>,
+    proxies: Option<Vec<Spanned<String>>>,
+    reuse_port: Option<Spanned<bool>>,
 }
 
 /// A text, a mapping, or a list of these.
@@ -78,13 +93,25 @@ fn entry(node: &Node, problems: &mut Problems) -> Option<Written> {
     let at = node.span.clone();
     if !matches!(node.value, Value::Map(_)) {
         let address = Some(string(node, problems)?);
-        return Some(Written { at, address, unix: None, mode: None, allow: None });
+        return Some(Written {
+            at,
+            address,
+            unix: None,
+            mode: None,
+            allow: None,
+            proxies: None,
+            reuse_port: None,
+        });
     }
     let mut map = MapReader::new(node, problems)?;
     let address = map.optional("address").map(|n| string(n, problems));
     let unix = map.optional("unix").map(|n| string(n, problems));
     let mode = map.optional("mode").and_then(|n| string(n, problems));
     let allow = map.optional("allow").map(|n| one_or_more(n, problems));
+    let proxies = map.optional(PROXIES).map(|n| one_or_more(n, problems));
+    let reuse_port = map
+        .optional("reuse_port")
+        .and_then(|n| Some(Spanned { value: n.bool(problems)?, at: n.span.clone() }));
     map.finish(problems);
     if address.is_some() == unix.is_some() {
         problems.push(
@@ -95,7 +122,15 @@ fn entry(node: &Node, problems: &mut Problems) -> Option<Written> {
         );
         return None;
     }
-    Some(Written { at, address: address.flatten(), unix: unix.flatten(), mode, allow })
+    Some(Written {
+        at,
+        address: address.flatten(),
+        unix: unix.flatten(),
+        mode,
+        allow,
+        proxies,
+        reuse_port,
+    })
 }
 
 // === checks ===
@@ -139,17 +174,23 @@ pub(super) fn check(
     taken: &mut Addresses,
     problems: &mut Problems,
 ) -> Option<Listen> {
-    let Written { at: span, address, unix, mode, allow } = written;
+    let Written { at: span, address, unix, mode, allow, proxies, reuse_port } = written;
     let at = match (&address, &unix) {
         (Some(address), _) => {
             refuse_key(mode.as_ref(), "`mode` is for Unix sockets", problems);
             ListenAt::Tcp(tcp(address, problems)?)
         }
         (None, Some(path)) => {
-            if allow.is_some() {
+            if allow.is_some() || proxies.is_some() {
                 problems.push(
-                    Diagnostic::error(&span, "a Unix socket has no addresses to `allow`")
+                    Diagnostic::error(&span, "a Unix socket has no addresses to admit or trust")
                         .with_help("its `mode` and the folder's permissions say who may connect"),
+                );
+            }
+            if let Some(key) = &reuse_port {
+                problems.push(
+                    Diagnostic::error(&key.at, "`reuse_port` is for TCP")
+                        .with_help("a Unix socket outlives the process if systemd opens it"),
                 );
             }
             let path = unix_path(path, base, problems)?;
@@ -158,11 +199,16 @@ pub(super) fn check(
         (None, None) => return None,
     };
     taken.take(at.clone(), &span, problems);
-    let allow = match allow {
-        Some(written) => networks(&written, ("allow", &span), problems)?,
-        None => Vec::new(),
+    let mut networks_of = |key, written: Option<Vec<Spanned<String>>>| match written {
+        Some(written) => networks(&written, (key, &span), problems),
+        None => Some(Vec::new()),
     };
-    Some(Listen { at, allow })
+    let (allow, proxies) = (networks_of("allow", allow), networks_of(PROXIES, proxies));
+    let port = match reuse_port {
+        Some(Spanned { value: true, .. }) => Port::Shared,
+        Some(Spanned { value: false, .. }) | None => Port::Own,
+    };
+    Some(Listen { at, allow: allow?, proxies: proxies?, port })
 }
 
 fn refuse_key(key: Option<&Spanned<String>>, message: &str, problems: &mut Problems) {
@@ -229,7 +275,7 @@ fn networks(
     problems: &mut Problems,
 ) -> Option<Vec<IpNet>> {
     if written.is_empty() {
-        let help = "remove the key to admit every address, or name networks such as `10.0.0.0/8`";
+        let help = "remove the key, or name networks such as `10.0.0.0/8`";
         let message = format!("`{key}` names no network");
         problems.push(Diagnostic::error(at, message).with_help(help));
         return None;
@@ -260,6 +306,9 @@ fn canonical(network: IpNet) -> IpNet {
         None => network,
     }
 }
+
+/// The key for trusted proxies.
+const PROXIES: &str = "proxy_protocol_from";
 
 /// `sun_path` holds 108 bytes, the last of them zero.
 const UNIX_PATH_BYTES_MAX: usize = 107;

@@ -24,14 +24,16 @@ mod check;
 mod listen;
 #[cfg(test)]
 mod listen_tests;
+mod session_limits;
 mod source;
 #[cfg(test)]
 mod tests;
 mod tls;
 
 pub use admin::Admin;
-pub use listen::{Listen, ListenAt};
-pub use source::{LogFormat, TlsMode};
+pub use listen::{Listen, ListenAt, Port};
+pub use session_limits::{OnClientGone, SessionLimits};
+pub use source::{LogFormat, TargetServer, TlsMode};
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -57,10 +59,10 @@ pub struct Datasource {
     pub name: Arc<str>,
     /// Sockets clients connect to; at least one, unique over all datasources.
     pub listen: Vec<Listen>,
-    /// Host of the server: a name or an address.
-    pub upstream_host: String,
-    /// Port of the server.
-    pub upstream_port: u16,
+    /// Servers, in the order in which they are tried; at least one.
+    pub upstream: Vec<ServerAddress>,
+    /// Which of them sessions may use; anything but `Any` comes with a catalog login.
+    pub target: TargetServer,
     /// Identities that no rule concerns are refused.
     pub default_deny: bool,
     /// Whether clients may or must use TLS.
@@ -75,6 +77,17 @@ pub struct Datasource {
     pub authentication: Authentication,
     /// What else logins need.
     pub logins: Logins,
+    /// Time limits of its sessions.
+    pub limits: SessionLimits,
+}
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerAddress {
+    /// A name or an address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
 }
 
 /// A credential for reading the catalog.
@@ -102,16 +115,20 @@ pub struct Rules {
 /// Bounds of the process and of every connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most clients at a time, over all datasources.
+    /// Most clients that are logged in at a time, over all datasources.
     pub clients: usize,
+    /// Most clients that are not logged in yet at a time.
+    pub logins: usize,
+    /// Most of these from one address.
+    pub logins_per_address: usize,
     /// From the accepted connection to the end of the login.
     pub login_timeout: Duration,
     /// For connecting to a server.
     pub connect_timeout: Duration,
     /// For sessions to become idle when the process stops.
     pub drain_timeout: Duration,
-    /// Longest silence of a client; `None` is no limit.
-    pub client_idle_timeout: Option<Duration>,
+    /// Time limits of sessions, where a datasource does not say otherwise.
+    pub sessions: SessionLimits,
     /// Most bytes one read takes.
     pub read_buffer_bytes: usize,
     /// A side is not read while a queue it fills holds this many bytes.
@@ -158,6 +175,13 @@ impl Config {
         Self::parse(&name, &text, parent.unwrap_or(Path::new(".")))
     }
 
+    /// Shared as soon as one listener is: the admin port of a successor must be there as well.
+    pub fn shares_ports(&self) -> Port {
+        let shared = |listen: &Listen| listen.port == Port::Shared;
+        let any = self.datasources.iter().flat_map(|one| &one.listen).any(shared);
+        if any { Port::Shared } else { Port::Own }
+    }
+
     /// Checks a text; relative paths in it start at `base`. The second value holds warnings.
     ///
     /// # Errors
@@ -176,6 +200,16 @@ impl Config {
         match config {
             Some(config) if !refused => Ok((config, diagnostics)),
             _ => Err(diagnostics),
+        }
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
         }
     }
 }

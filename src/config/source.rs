@@ -6,6 +6,7 @@ use super::{authentication, listen};
 use crate::audit::WhenFull;
 use crate::policy::diagnostic::Span;
 use crate::policy::yaml::{MapReader, Node, Problems};
+use crate::tls::Version;
 
 /// A value with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,12 +33,14 @@ pub(super) struct Datasource {
     pub(super) at: Span,
     pub(super) name: Option<Spanned<String>>,
     pub(super) listen: Vec<listen::Written>,
-    pub(super) upstream: Option<Spanned<String>>,
+    pub(super) upstream: Vec<Spanned<String>>,
+    pub(super) target: Option<Spanned<TargetServer>>,
     pub(super) default_deny: Option<bool>,
     pub(super) tls: Option<Tls>,
     pub(super) upstream_tls: Option<UpstreamTls>,
     pub(super) catalog: Option<Catalog>,
     pub(super) logins: authentication::Written,
+    pub(super) limits: super::session_limits::Source,
 }
 
 #[derive(Debug)]
@@ -46,6 +49,8 @@ pub(super) struct Tls {
     pub(super) mode: TlsMode,
     pub(super) certificate: Option<Spanned<String>>,
     pub(super) key: Option<Spanned<String>>,
+    pub(super) client_ca: Option<Spanned<String>>,
+    pub(super) min_version: Option<Version>,
 }
 
 /// TLS to the server.
@@ -68,6 +73,24 @@ pub(super) enum UpstreamTlsMode {
     VerifyFull,
 }
 
+/// Which servers of a list sessions may use: libpq's `target_session_attrs`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TargetServer {
+    /// The first that is reached.
+    #[default]
+    Any,
+    /// One that accepts writes by default.
+    ReadWrite,
+    /// One that does not.
+    ReadOnly,
+    /// One that is not in recovery.
+    Primary,
+    /// One that is.
+    Standby,
+    /// A standby if there is one, else any.
+    PreferStandby,
+}
+
 /// Whether clients may or must use TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsMode {
@@ -77,6 +100,8 @@ pub enum TlsMode {
     Allowed,
     /// A client without TLS is refused.
     Required,
+    /// A client without TLS, or without a certificate that is verified, is refused.
+    Mutual,
 }
 
 #[derive(Debug)]
@@ -111,10 +136,12 @@ pub(super) struct Audit {
 #[derive(Debug, Default)]
 pub(super) struct Limits {
     pub(super) clients: Option<Spanned<u64>>,
+    pub(super) logins: Option<Spanned<u64>>,
+    pub(super) logins_per_address: Option<Spanned<u64>>,
     pub(super) login_timeout: Option<Spanned<Duration>>,
     pub(super) connect_timeout: Option<Spanned<Duration>>,
     pub(super) drain_timeout: Option<Spanned<Duration>>,
-    pub(super) client_idle_timeout: Option<Spanned<Duration>>,
+    pub(super) sessions: super::session_limits::Source,
     pub(super) read_buffer: Option<Spanned<u64>>,
     pub(super) high_water: Option<Spanned<u64>>,
     pub(super) statement_bytes: Option<Spanned<u64>>,
@@ -176,7 +203,8 @@ fn datasource(node: &Node, problems: &mut Problems) -> Option<Datasource> {
         protocol.one_of(&[("postgresql", ())], problems);
     }
     let listen = map.required("listen", problems).map(|n| listen::read(n, problems));
-    let upstream = map.required("upstream", problems).and_then(|n| string(n, problems));
+    let upstream = map.required("upstream", problems).map(|n| one_or_more(n, problems));
+    let target = map.optional("target_session_attrs").and_then(|n| target(n, problems));
     let default_deny = map
         .required("default", problems)
         .and_then(|n| n.one_of(&[("allow", false), ("deny", true)], problems));
@@ -184,29 +212,52 @@ fn datasource(node: &Node, problems: &mut Problems) -> Option<Datasource> {
     let upstream_tls = map.optional("upstream_tls").and_then(|n| upstream_tls(n, problems));
     let catalog = map.optional("catalog").and_then(|n| catalog(n, problems));
     let logins = authentication::read_all(&mut map, problems);
+    let limits = map.optional("limits").and_then(|n| super::session_limits::read_map(n, problems));
     map.finish(problems);
     Some(Datasource {
         at: node.span.clone(),
         name,
         listen: listen.unwrap_or_default(),
-        upstream,
+        upstream: upstream.unwrap_or_default(),
+        target,
         default_deny,
         tls,
         upstream_tls,
         catalog,
         logins,
+        limits: limits.unwrap_or_default(),
     })
 }
 
 fn tls(node: &Node, problems: &mut Problems) -> Option<Tls> {
     let mut map = MapReader::new(node, problems)?;
-    let modes =
-        [("off", TlsMode::Off), ("allowed", TlsMode::Allowed), ("required", TlsMode::Required)];
+    let modes = [
+        ("off", TlsMode::Off),
+        ("allowed", TlsMode::Allowed),
+        ("required", TlsMode::Required),
+        ("mutual", TlsMode::Mutual),
+    ];
+    let versions = [("1.2", Version::Tls12), ("1.3", Version::Tls13)];
     let mode = map.required("mode", problems).and_then(|n| n.one_of(&modes, problems));
     let certificate = map.optional("certificate").and_then(|n| string(n, problems));
     let key = map.optional("key").and_then(|n| string(n, problems));
+    let client_ca = map.optional("client_ca").and_then(|n| string(n, problems));
+    let min_version = map.optional("min_version").and_then(|n| n.one_of(&versions, problems));
     map.finish(problems);
-    Some(Tls { at: node.span.clone(), mode: mode?, certificate, key })
+    let at = node.span.clone();
+    Some(Tls { at, mode: mode?, certificate, key, client_ca, min_version })
+}
+
+fn target(node: &Node, problems: &mut Problems) -> Option<Spanned<TargetServer>> {
+    let words = [
+        ("any", TargetServer::Any),
+        ("read-write", TargetServer::ReadWrite),
+        ("read-only", TargetServer::ReadOnly),
+        ("primary", TargetServer::Primary),
+        ("standby", TargetServer::Standby),
+        ("prefer-standby", TargetServer::PreferStandby),
+    ];
+    Some(Spanned { value: node.one_of(&words, problems)?, at: node.span.clone() })
 }
 
 fn upstream_tls(node: &Node, problems: &mut Problems) -> Option<UpstreamTls> {
@@ -275,12 +326,12 @@ fn limits(node: &Node, problems: &mut Problems) -> Option<Limits> {
     let mut map = MapReader::new(node, problems)?;
     let limits = Limits {
         clients: map.optional("clients").and_then(|n| number(n, problems)),
+        logins: map.optional("logins").and_then(|n| number(n, problems)),
+        logins_per_address: map.optional("logins_per_address").and_then(|n| number(n, problems)),
         login_timeout: map.optional("login_timeout").and_then(|n| duration(n, problems)),
         connect_timeout: map.optional("connect_timeout").and_then(|n| duration(n, problems)),
         drain_timeout: map.optional("drain_timeout").and_then(|n| duration(n, problems)),
-        client_idle_timeout: map
-            .optional("client_idle_timeout")
-            .and_then(|n| duration_or_off(n, problems)),
+        sessions: super::session_limits::read(&mut map, problems),
         read_buffer: map.optional("read_buffer").and_then(|n| bytes(n, problems)),
         high_water: map.optional("high_water").and_then(|n| bytes(n, problems)),
         statement_bytes: map.optional("statement_bytes").and_then(|n| bytes(n, problems)),
@@ -336,15 +387,6 @@ fn bytes(node: &Node, problems: &mut Problems) -> Option<Spanned<u64>> {
     Some(Spanned { value: node.bytes(problems)?, at: node.span.clone() })
 }
 
-fn duration(node: &Node, problems: &mut Problems) -> Option<Spanned<Duration>> {
+pub(super) fn duration(node: &Node, problems: &mut Problems) -> Option<Spanned<Duration>> {
     Some(Spanned { value: node.duration(problems)?, at: node.span.clone() })
-}
-
-/// `0` (without a unit) and `off` are no limit.
-fn duration_or_off(node: &Node, problems: &mut Problems) -> Option<Spanned<Duration>> {
-    let mut ignored = Problems::default();
-    match node.string(&mut ignored) {
-        Some("0" | "off") => None,
-        _ => duration(node, problems),
-    }
 }

@@ -48,13 +48,15 @@ fn a_short_file_is_enough() {
     let [demo] = &config.datasources[..] else { panic!("{config:?}") };
     assert_eq!(&*demo.name, "demo");
     let at = ListenAt::Tcp("127.0.0.1:6432".parse().unwrap());
-    assert_eq!(demo.listen, [Listen { at, allow: Vec::new() }]);
-    assert_eq!((demo.upstream_host.as_str(), demo.upstream_port), ("127.0.0.1", 5432));
+    let (allow, proxies, port) = (Vec::new(), Vec::new(), Port::Own);
+    assert_eq!(demo.listen, [Listen { at, allow, proxies, port }]);
+    assert_eq!(demo.upstream, [ServerAddress { host: "127.0.0.1".to_owned(), port: 5432 }]);
+    assert_eq!(demo.target, TargetServer::Any);
     assert!(!demo.default_deny);
     assert_eq!(config.admin.listen, "127.0.0.1:9464".parse().unwrap());
     assert_eq!(config.rules.directory, dir.path().join("rules"));
     assert_eq!(config.limits.clients, 10_000);
-    assert_eq!(config.limits.client_idle_timeout, None);
+    assert_eq!(config.limits.sessions, SessionLimits::default());
     let path = dir.path().join("audit.jsonl");
     assert_eq!(config.audit.target, Target::File { path, rotate_bytes: 64 << 20, keep: 8 });
 }
@@ -73,6 +75,7 @@ datasources:
     default: deny
     tls: {mode: off}
     catalog: {user: reader, password_file: password, databases: demo, refresh: 5min}
+    limits: {client_idle_timeout: off, statement_timeout: 5s, on_client_gone: cancel}
 rules: {directory: rules, reload: 5s}
 audit: {stdout: true, queue_events: 1000, when_full: drop_and_count, wait_deadline: 1s}
 admin: {listen: 0.0.0.0:9999}
@@ -80,6 +83,8 @@ limits:
   clients: 5
   login_timeout: 1s
   client_idle_timeout: 10min
+  statement_timeout: 30s
+  transaction_timeout: 1min
   read_buffer: 64KiB
   plan_cache: 8MiB
 log: {format: json, level: "warn,portcullis=debug"}
@@ -87,14 +92,23 @@ log: {format: json, level: "warn,portcullis=debug"}
     let (config, _) = Config::parse("p.yaml", text, dir.path()).unwrap();
     let demo = &config.datasources[0];
     assert_eq!(demo.listen.len(), 2);
-    assert_eq!(demo.upstream_host, "::1");
+    assert_eq!(demo.upstream[0].host, "::1");
     assert!(demo.default_deny);
     let catalog = demo.catalog.as_ref().unwrap();
     assert_eq!(catalog.password.as_deref(), Some("s3cret"));
     assert!(!format!("{config:?}").contains("s3cret"));
     assert_eq!(config.audit.target, Target::Stdout);
     assert_eq!(config.audit.when_full, WhenFull::DropAndCount);
-    assert_eq!(config.limits.client_idle_timeout, Some(Duration::from_secs(600)));
+    let seconds = |s| Some(Duration::from_secs(s));
+    assert_eq!(config.limits.sessions.client_idle_timeout, seconds(600));
+    assert_eq!(config.limits.sessions.statement_timeout, seconds(30));
+    // A datasource says otherwise, in part.
+    assert_eq!(
+        (demo.limits.client_idle_timeout, demo.limits.statement_timeout),
+        (None, seconds(5))
+    );
+    assert_eq!(demo.limits.transaction_timeout, seconds(60));
+    assert_eq!(demo.limits.on_client_gone, OnClientGone::Cancel);
     assert_eq!(config.limits.read_buffer_bytes, 65_536);
     assert_eq!(config.log.format, LogFormat::Json);
 }
@@ -277,4 +291,60 @@ fn only_bytes_that_stay_on_the_machine_go_in_plain_text_by_themselves() {
         // A machine without authorities cannot verify, and says so.
         assert!(!upstream(host).is_ok_and(|plain| plain), "{host}");
     }
+}
+
+#[test]
+fn other_machines_are_not_served_in_plain_text_unless_that_was_chosen() {
+    check("127.0.0.1:6432", "0.0.0.0:6432", "p.yaml:5:13: error: `0.0.0.0:6432` would serve");
+    check("127.0.0.1:6432", "\"[::]:6432\"", "p.yaml:5:13: error: `[::]:6432` would serve");
+    let dir = folder();
+    let chosen = GOOD
+        .replace("127.0.0.1:6432", "0.0.0.0:6432")
+        .replace("allow\n", "allow\n    tls: {mode: off}\n");
+    assert!(Config::parse("p.yaml", &chosen, dir.path()).is_ok());
+}
+
+#[test]
+fn what_has_no_effect_in_a_mode_is_said() {
+    let dir = folder();
+    let text = GOOD.replace("allow\n", "allow\n    tls: {mode: off, certificate: a, key: b}\n");
+    let (_, warnings) = Config::parse("p.yaml", &text, dir.path()).unwrap();
+    let texts: Vec<_> = warnings.iter().map(|found| found.message.as_str()).collect();
+    assert_eq!(texts, ["`a` is not used in this mode", "`b` is not used in this mode"]);
+    let mutual = "allow\n    tls: {mode: mutual, certificate: a, key: b}\n";
+    check("allow\n", mutual, "p.yaml:8:10: error: `mutual` needs `client_ca`");
+}
+
+#[test]
+fn a_certificate_out_of_its_time_is_a_warning() {
+    let dir = folder();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    fs::write(dir.path().join("a.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
+    fs::write(dir.path().join("a.key"), key.serialize_pem()).unwrap();
+    let tls = "allow\n    tls: {mode: allowed, certificate: a.crt, key: a.key}\n";
+    let text = GOOD.replace("allow\n", tls);
+    let (_, warnings) = Config::parse("p.yaml", &text, dir.path()).unwrap();
+    let expired = warnings.iter().find(|found| found.message.contains("has expired on")).unwrap();
+    assert_eq!((expired.line, expired.column), (8, 39), "{expired}");
+}
+
+#[test]
+fn servers_are_a_list_and_a_role_needs_a_login_to_ask_for_it() {
+    let dir = folder();
+    let list = GOOD.replace("127.0.0.1:5432", "[\"127.0.0.1:1\", \"[::1]:2\"]");
+    let (config, _) = Config::parse("p.yaml", &list, dir.path()).unwrap();
+    let shown: Vec<_> = config.datasources[0].upstream.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["127.0.0.1:1", "[::1]:2"]);
+    let primary = "allow\n    target_session_attrs: primary\n";
+    let expected = "p.yaml:8:27: error: `target_session_attrs` needs `catalog`";
+    check("allow\n", primary, expected);
+    check("allow\n", "allow\n    target_session_attrs: master\n", "p.yaml:8:27: error: unknown");
+    check("127.0.0.1:5432", "[]", "p.yaml:3:5: error: `upstream` names no server");
+    check("127.0.0.1:5432", "[\"a:1\", b]", "p.yaml:6:23: error: `b` is no server address");
+    let asked = primary.to_owned() + "    catalog: {user: reader}\n";
+    let (config, _) =
+        Config::parse("p.yaml", &GOOD.replace("allow\n", &asked), dir.path()).unwrap();
+    assert_eq!(config.datasources[0].target, TargetServer::Primary);
 }

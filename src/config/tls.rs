@@ -5,13 +5,15 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::ServerAddress;
 use super::check::{resolve, warn_if_world_readable};
+use super::listen::ListenAt;
 use super::source::{self, Spanned, TlsMode, UpstreamTlsMode};
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::yaml::Problems;
 use crate::tls::{
     self, Authorities, ClientCertificates, ClientLeg, Part, Problem, ServerLeg, Source,
-    UpstreamTls, Verification, Version, Watched,
+    UpstreamTls, Verification, Watched,
 };
 
 /// The client leg's certificate with what belongs to it; `None` when TLS is off or a problem was
@@ -21,11 +23,12 @@ pub(super) fn client_leg(
     base: &Path,
     problems: &mut Problems,
 ) -> Option<Arc<Watched<ClientLeg>>> {
-    let source::Tls { at, mode, certificate, key } = written;
+    let source::Tls { at, mode, certificate, key, client_ca, min_version } = written;
+    let files = Files { at, certificate, key, authorities: client_ca };
     if mode == TlsMode::Off {
+        files.warn_unused(problems);
         return None;
     }
-    let files = Files { at, certificate, key, authorities: None };
     let Some((certificate, key)) = files.pair(base, problems) else {
         if files.certificate.is_none() && files.key.is_none() {
             files.missing(
@@ -36,9 +39,34 @@ pub(super) fn client_leg(
         }
         return None;
     };
-    let clients = ClientCertificates::Unasked;
-    let leg = ClientLeg { certificate, key, clients, min_version: Version::default() };
-    files.watch(leg, problems)
+    let authorities = files.authorities.as_ref().map(|written| resolve(base, &written.value));
+    let clients = match (mode, authorities) {
+        (TlsMode::Mutual, Some(authorities)) => ClientCertificates::Needed(authorities),
+        (TlsMode::Mutual, None) => {
+            let help =
+                "name the file with the certificates of the authorities that sign the clients'";
+            files.missing("`mutual` needs `client_ca`", help, problems);
+            return None;
+        }
+        (TlsMode::Off | TlsMode::Allowed | TlsMode::Required, Some(authorities)) => {
+            ClientCertificates::Optional(authorities)
+        }
+        (TlsMode::Off | TlsMode::Allowed | TlsMode::Required, None) => ClientCertificates::Unasked,
+    };
+    let min_version = min_version.unwrap_or_default();
+    files.watch(ClientLeg { certificate, key, clients, min_version }, problems)
+}
+
+/// Without `tls:`, what other machines can reach would be served in plain text.
+pub(super) fn refuse_exposed(listen: &ListenAt, at: &Span, problems: &mut Problems) {
+    if listen.is_local() {
+        return;
+    }
+    let message = format!("`{listen}` would serve other machines in plain text");
+    problems.push(Diagnostic::error(at, message).with_help(
+        "give the datasource `tls: {mode: required, certificate: FILE, key: FILE}`, or choose \
+         plain text with `tls: {mode: off}`",
+    ));
 }
 
 /// What `upstream_tls:` asks for; `None` when a problem was found.
@@ -72,11 +100,11 @@ pub(super) fn server_leg(
 
 /// Without `upstream_tls:`: plain text where nothing leaves the machine, else everything verified.
 pub(super) fn default_server_leg(
-    host: &str,
+    servers: &[ServerAddress],
     at: &Span,
     problems: &mut Problems,
 ) -> Option<UpstreamTls> {
-    if stays_here(host) {
+    if servers.iter().all(|server| stays_here(&server.host)) {
         return Some(UpstreamTls::Plain);
     }
     let files = Files { at: at.clone(), certificate: None, key: None, authorities: None };

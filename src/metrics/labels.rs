@@ -68,12 +68,34 @@ labels! {
     pub RejectReason {
         /// As many clients as the configuration allows.
         ClientsMax => "clients_max",
-        /// The process is stopping.
-        Draining => "draining",
         /// Accepting failed, for instance for want of file descriptors.
         AcceptFailed => "accept_failed",
         /// The listener admits no client from that address.
         Address => "address",
+        /// Too many clients of that address are logging in.
+        LoginsPerAddress => "logins_per_address",
+        /// A trusted proxy sent no valid PROXY protocol header.
+        ProxyHeader => "proxy_header",
+    }
+}
+
+labels! {
+    /// A time limit that was reached, by its key in the configuration.
+    pub Limit {
+        /// The login took too long.
+        Login => "login_timeout",
+        /// Silence.
+        ClientIdle => "client_idle_timeout",
+        /// Silence inside a transaction.
+        IdleInTransaction => "idle_in_transaction_timeout",
+        /// A statement.
+        Statement => "statement_timeout",
+        /// A statement that did not stop when it was cancelled.
+        CancelGrace => "cancel_grace",
+        /// A transaction.
+        Transaction => "transaction_timeout",
+        /// A session.
+        Lifetime => "session_lifetime",
     }
 }
 
@@ -231,6 +253,7 @@ impl Command {
             | Verb::Load
             | Verb::Vacuum
             | Verb::Admin
+            | Verb::Replication
             | Verb::Empty => Self::Other,
         }
     }

@@ -45,7 +45,8 @@ impl RuleSet {
             Certainty::Unknown(why) => return Decision::Deny(not_understood(why)),
             Certainty::Known => {}
         }
-        if !class.concerned {
+        // Doors are closed without any rule.
+        if !class.concerned && !facts.actions.iter().any(|action| action.verb.is_door()) {
             return Decision::Allow(Allowed::default());
         }
         let rules: Vec<&Rule> = class.rules.iter().filter_map(|i| self.rules.get(*i)).collect();
@@ -309,7 +310,7 @@ fn warning(rule: &Rule) -> String {
 
 fn not_understood(why: &Why) -> Denial {
     let message = match why {
-        Why::Syntax { message, position: _ } => message.clone(),
+        Why::Syntax(error) => error.message.clone(),
         Why::NotUtf8 => "the statement is not valid UTF-8".to_owned(),
         Why::TooLong => "the statement is too long".to_owned(),
         Why::TooComplex => "the statement is too complex".to_owned(),

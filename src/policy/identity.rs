@@ -69,7 +69,8 @@ pub struct IdentityClass {
     /// set's digest, which rules concern it, the attribute values those rules use, defaults.
     /// Two identities with the same digest get the same decision for every text.
     pub digest: [u8; 16],
-    /// Some rule concerns this identity at all, or its datasource's default is deny.
+    /// Some rule concerns this identity, other than one that only opens doors
+    /// ([`crate::facts::Verb::is_door`]), or its datasource's default is deny.
     pub concerned: bool,
     /// Under a mask, a filter, a relation-level deny or an allow list: side doors (functions,
     /// views, statistics, session settings) are closed for it.

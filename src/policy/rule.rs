@@ -165,6 +165,15 @@ impl Rule {
         self.subject.admits(identity, unknown_network)
     }
 
+    /// Whether it takes nothing from whom it concerns, and gives no more than a door: such rules
+    /// leave an identity as free as one that no rule concerns.
+    pub(crate) fn only_opens_doors(&self) -> bool {
+        match &self.effect {
+            Effect::Allow(allow) => allow.only_opens_doors(),
+            Effect::Mask(_) | Effect::Filter(_) | Effect::Deny { .. } | Effect::Limit(_) => false,
+        }
+    }
+
     /// Whether side doors must be closed for whom it concerns.
     pub(crate) fn governs(&self) -> bool {
         self.enforced()
@@ -374,9 +383,16 @@ impl Mask {
 }
 
 impl Allow {
-    /// Whether it lists what may be done, as opposed to only opening functions.
+    /// Whether it lists what may be done, as opposed to only opening functions or doors: those it
+    /// adds to whatever else is allowed.
     pub(crate) fn is_list(&self) -> bool {
-        self.statements.is_some() || self.relations.is_some()
+        let only_doors = |verbs: &Vec<Verb>| !verbs.is_empty() && verbs.iter().all(|v| v.is_door());
+        self.statements.as_ref().is_some_and(|verbs| !only_doors(verbs)) || self.relations.is_some()
+    }
+
+    /// Whether all it does is to open doors.
+    pub(crate) fn only_opens_doors(&self) -> bool {
+        !self.is_list() && self.statements.is_some()
     }
 
     /// Whether the statement is in the list.

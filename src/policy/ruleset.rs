@@ -75,7 +75,8 @@ impl RuleSet {
         let (indexes, rules): (Vec<usize>, Vec<&Rule>) = concerning.unzip();
         IdentityClass {
             digest: self.class_digest(&identity, &rules),
-            concerned: !rules.is_empty() || identity.login.default_deny,
+            concerned: rules.iter().any(|rule| !rule.only_opens_doors())
+                || identity.login.default_deny,
             governed: rules.iter().any(|rule| rule.governs()),
             identity,
             rules: indexes,

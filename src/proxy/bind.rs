@@ -10,8 +10,9 @@ use anyhow::{Context as _, bail};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
-use super::socket::ListenSocket;
-use crate::config::{Config, Datasource, ListenAt};
+use super::inherited::{self, Inherited};
+use super::socket::{Closing, Kind, ListenSocket};
+use crate::config::{Config, Listen, ListenAt, Port};
 
 /// Every bound address: nothing is served before all are ours.
 pub(super) struct Sockets {
@@ -22,37 +23,75 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Binds all of them.
+    /// Takes over what the service manager opened, and binds the rest.
     ///
     /// # Errors
-    /// One cannot be bound; the message names it and the way out.
+    /// One cannot be bound; the message names it and the way out. Or a socket was handed over that
+    /// nothing listens on.
     pub(super) fn bind(config: &Config) -> anyhow::Result<Self> {
-        let bind_all = |datasource: &Datasource| -> anyhow::Result<Vec<ListenSocket>> {
-            let sockets: anyhow::Result<Vec<_>> =
-                datasource.listen.iter().map(|listen| socket(&listen.at)).collect();
-            sockets.with_context(|| format!("datasource `{}`", datasource.name))
+        let mut inherited = Inherited::take().context("take over sockets")?;
+        let mut datasources = Vec::new();
+        for datasource in &config.datasources {
+            let bound: anyhow::Result<Vec<_>> = datasource
+                .listen
+                .iter()
+                .map(|listen| socket(listen, &datasource.name, &mut inherited))
+                .collect();
+            let bound = bound.with_context(|| format!("datasource `{}`", datasource.name))?;
+            datasources.push(bound);
+        }
+        let sharing = config.shares_ports();
+        let admin = match inherited.claim(&ListenAt::Tcp(config.admin.listen), "admin") {
+            Some(inherited::Socket::Tcp(tcp)) => adopt(tcp)?,
+            Some(inherited::Socket::Unix(_)) | None => {
+                tcp(config.admin.listen, sharing).context("admin port")?
+            }
         };
-        let datasources: anyhow::Result<Vec<_>> = config.datasources.iter().map(bind_all).collect();
-        let datasources = datasources?;
-        let admin = tcp(config.admin.listen).context("admin port")?;
+        inherited.finish()?;
         Ok(Self { datasources, admin })
     }
 }
 
-fn socket(at: &ListenAt) -> anyhow::Result<ListenSocket> {
-    match at {
-        ListenAt::Tcp(address) => tcp(*address).map(ListenSocket::Tcp),
+fn socket(
+    listen: &Listen,
+    datasource: &str,
+    inherited: &mut Inherited,
+) -> anyhow::Result<ListenSocket> {
+    if let Some(socket) = inherited.claim(&listen.at, datasource) {
+        let kind = match socket {
+            inherited::Socket::Tcp(tcp) => Kind::Tcp(adopt(tcp)?),
+            inherited::Socket::Unix(unix) => {
+                unix.set_nonblocking(true)?;
+                Kind::Unix { listener: UnixListener::from_std(unix)?, file: None }
+            }
+        };
+        return Ok(ListenSocket { kind, closing: Closing::Leave });
+    }
+    let closing = match listen.port {
+        Port::Own => Closing::Take,
+        Port::Shared => Closing::HandOver,
+    };
+    let kind = match &listen.at {
+        ListenAt::Tcp(address) => Kind::Tcp(tcp(*address, listen.port)?),
         ListenAt::Unix { path, mode } => {
             let bound = unix(path, *mode).with_context(|| format!("listen on {}", path.display()));
-            bound.map(|(listener, file)| ListenSocket::Unix { listener, _file: Some(file) })
+            let (listener, file) = bound?;
+            Kind::Unix { listener, file: Some(file) }
         }
-    }
+    };
+    Ok(ListenSocket { kind, closing })
 }
 
-fn tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {
+fn adopt(listener: std::net::TcpListener) -> anyhow::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    Ok(TcpListener::from_std(listener)?)
+}
+
+fn tcp(address: SocketAddr, port: Port) -> anyhow::Result<TcpListener> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
+        socket.set_reuseport(port == Port::Shared)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
@@ -179,5 +218,33 @@ mod tests {
         drop((listener, file));
         assert!(path.exists());
         drop(other);
+    }
+
+    /// A client in the queue of a socket that is closed as `closing` says, and the socket.
+    fn with_a_client(closing: Closing) -> (ListenSocket, SocketAddr, std::net::TcpStream) {
+        let listener = tcp("127.0.0.1:0".parse().unwrap(), Port::Shared).unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = std::net::TcpStream::connect(address).unwrap();
+        (ListenSocket { kind: Kind::Tcp(listener), closing }, address, client)
+    }
+
+    #[tokio::test]
+    async fn a_handed_over_socket_gets_no_new_client_and_loses_none() {
+        let (socket, address, early) = with_a_client(Closing::HandOver);
+        assert!(socket.hand_over());
+        let patience = std::time::Duration::from_millis(300);
+        let late = std::net::TcpStream::connect_timeout(&address, patience);
+        assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let waiting: Vec<_> = socket.close().into_iter().map(|(_, address)| address).collect();
+        assert_eq!(waiting, [early.local_addr().ok()]);
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_taken_or_left_to_the_successor() {
+        let (socket, _, _client) = with_a_client(Closing::Take);
+        assert!(!socket.hand_over());
+        assert_eq!(socket.close().len(), 1);
+        let (socket, _, _client) = with_a_client(Closing::Leave);
+        assert!(socket.close().is_empty());
     }
 }

@@ -57,6 +57,13 @@ pub(crate) struct CancelGuard {
 }
 
 impl CancelGuard {
+    /// Where a cancel of this session goes.
+    pub(crate) fn target(&self) -> Option<Target> {
+        let held = self.registry.keys.get(&self.ours.pid)?;
+        let mine = held.iter().find(|registration| registration.ours == self.ours)?;
+        Some(mine.theirs.clone())
+    }
+
     /// Whether a cancel would hit a statement of the client, from now on.
     pub(crate) fn set_busy(&self, busy: bool) {
         // Nothing else is published with it: a cancel races with its statement anyway.

@@ -65,7 +65,7 @@ async fn read_all(datasource: &Datasource<Upstream>, login: &CatalogLogin) -> an
     Ok(())
 }
 
-fn login_of(login: &CatalogLogin) -> OwnLogin<'_> {
+pub(super) fn login_of(login: &CatalogLogin) -> OwnLogin<'_> {
     let CatalogLogin { user, password, databases: _, refresh: _ } = login;
     OwnLogin {
         user,
@@ -89,7 +89,7 @@ fn catalog_query() -> String {
 }
 
 /// Exists on every server unless somebody dropped it; then `catalog.databases` names them.
-const MAINTENANCE_DATABASE: &str = "postgres";
+pub(super) const MAINTENANCE_DATABASE: &str = "postgres";
 
 const LIST_DATABASES: &str = "SELECT datname FROM pg_catalog.pg_database \
      WHERE datallowconn AND NOT datistemplate ORDER BY datname LIMIT 1000";

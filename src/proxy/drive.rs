@@ -23,9 +23,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::Sleep;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
+use super::admission::{Admission, Taken};
 use super::cancel::CancelGuard;
+use super::deadlines::{Deadlines, Due, Standing};
 use super::end::End;
 use super::leg::{Leg, LegStream, Stream, poll_drain};
 use super::registry::Registered;
@@ -34,7 +36,8 @@ use super::shared::Datasource;
 use super::shutdown::{Stage, StageWatch};
 use super::uid::Birth;
 use super::upstream::{Dial, Place};
-use crate::metrics::{ConnectionGuard, DatasourceMetrics, Direction};
+use crate::config::OnClientGone;
+use crate::metrics::{ConnectionGuard, DatasourceMetrics, Direction, RejectReason};
 use crate::session::{Answer, Effect, EndCause, Outbox, Phase, ProtocolError, Session, Side};
 
 /// One connection with its session.
@@ -51,11 +54,18 @@ pub(crate) struct Connection<S, C, D: Dial> {
     pub(super) seen: Registered,
     /// Which server it is, so that a cancel goes to the same.
     pub(super) place: Place,
+    pub(super) admission: Admission,
+    /// No client's place was left when the login was over.
+    overbooked: Option<Taken>,
     seat: Seat,
     stage: StageWatch,
-    /// Dropped when the login is over.
-    login: Option<Pin<Box<Sleep>>>,
-    idle: Option<IdleTimer>,
+    newcomer: Newcomer,
+    deadlines: Deadlines,
+    /// When the session last took something in, monotonic microseconds.
+    turned_us: u64,
+    /// A cancel on its way to the server. Until the server has taken it, nothing else is sent: it
+    /// would be hit instead.
+    pub(super) stopping: Option<Stopping>,
     traffic: Traffic,
     _counted: ConnectionGuard,
 }
@@ -67,20 +77,30 @@ struct Traffic {
     from_server: u64,
 }
 
-/// Watches a client's silence. The alarm is moved on only when it fires, so activity is cheap.
-struct IdleTimer {
-    limit: Duration,
-    last_us: u64,
-    alarm: Pin<Box<Sleep>>,
+/// Hands a cancel to the server; over when the server has taken it, or could not be reached.
+pub(super) type Stopping = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A client that has just logged in; the alarm is set only when the process drains.
+#[derive(Default)]
+struct Newcomer {
+    since_us: u64,
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     /// A fresh connection.
-    pub(crate) fn new(session: S, birth: Birth, client: C, datasource: Arc<Datasource<D>>) -> Self {
+    pub(crate) fn new(
+        session: S,
+        birth: Birth,
+        client: C,
+        datasource: Arc<Datasource<D>>,
+        admission: Admission,
+    ) -> Self {
         let shared = &datasource.shared;
         let seat = Seat::new(shared.audit.clone());
-        let login = Some(Box::pin(tokio::time::sleep(shared.limits.login_timeout)));
-        let seen = shared.sessions.enter(&birth.uid, &datasource.name, shared.clock.now());
+        let now = shared.clock.now();
+        let deadlines = Deadlines::of_login(admission.remaining(), now.mono_us);
+        let seen = shared.sessions.enter(&birth.uid, &datasource.name, now);
         seen.identify(session.record());
         Self {
             session,
@@ -91,10 +111,14 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
             cancel: None,
             seen,
             place: Place::default(),
+            admission,
+            overbooked: None,
             seat,
             stage: StageWatch::default(),
-            login,
-            idle: None,
+            newcomer: Newcomer::default(),
+            deadlines,
+            turned_us: now.mono_us,
+            stopping: None,
             traffic: Traffic::default(),
             _counted: datasource.metrics.connection_opened(),
             datasource,
@@ -144,14 +168,14 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
                 return Poll::Ready(Ok(self.out.effects.remove(0)));
             }
             self.check_stage(cx)?;
-            self.check_deadlines(cx)?;
             if self.poll_turn(Side::Server, cx)?.is_ready()
                 || self.poll_turn(Side::Client, cx)?.is_ready()
+                || self.poll_stopped(cx).is_ready()
             {
                 continue;
             }
             self.rest();
-            return Poll::Pending;
+            ready!(self.poll_deadlines(cx))?;
         }
     }
 
@@ -206,15 +230,12 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
             self.traffic.add(side, n, &self.datasource.metrics);
             self.seen.moved(direction(side), u64::try_from(n).unwrap_or(u64::MAX));
         }
-        if let Some(idle) = &mut self.idle {
-            idle.last_us = self.datasource.shared.clock.now().mono_us;
-        }
         Poll::Ready(read)
     }
 
     /// Offers a side's input to the session.
     fn feed(&mut self, side: Side) -> Result<(), End> {
-        let Self { session, datasource, client, server, out, seat, .. } = self;
+        let Self { session, datasource, client, server, out, seat, turned_us, .. } = self;
         let input = match (side, &mut *server) {
             (Side::Client, _) => &mut client.input,
             (Side::Server, Some(server)) => &mut server.input,
@@ -224,7 +245,9 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         let before = (input.bytes.len(), out.to_client.len(), out.to_server.len());
         let result = {
             let rules = datasource.shared.rules.load();
-            session.feed(datasource.turn(&rules), side, &mut input.bytes, out)
+            let turn = datasource.turn(&rules);
+            *turned_us = turn.now.mono_us;
+            session.feed(turn, side, &mut input.bytes, out)
         };
         let after = (input.bytes.len(), out.to_client.len(), out.to_server.len());
         let progress = before != after || !out.events.is_empty() || !out.effects.is_empty();
@@ -246,11 +269,13 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     /// Gives the session the answer to an effect.
     pub(super) async fn resume(&mut self, answer: Answer) -> Result<(), End> {
         self.reserve().await?;
-        let Self { session, datasource, out, seat, .. } = self;
+        let Self { session, datasource, out, seat, turned_us, .. } = self;
         out.room = seat.room(session.owed_events());
         let result = {
             let rules = datasource.shared.rules.load();
-            session.resume(datasource.turn(&rules), answer, out)
+            let turn = datasource.turn(&rules);
+            *turned_us = turn.now.mono_us;
+            session.resume(turn, answer, out)
         };
         self.offer_leftovers();
         self.settle();
@@ -260,7 +285,8 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     /// Ends the session for a reason of the shell's: its last words are queued, its last events
     /// recorded.
     pub(super) fn finish(&mut self, cause: EndCause) -> End {
-        let abandoned = cause == EndCause::ClientGone && self.session.phase() == Phase::Busy;
+        let running = self.session.phase() == Phase::Busy;
+        let left = self.what_is_left(cause);
         let Self { session, datasource, out, .. } = self;
         {
             let rules = datasource.shared.rules.load();
@@ -268,18 +294,32 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         }
         self.settle();
         self.out.effects.clear();
-        if abandoned {
-            // Nobody waits for the answer: the server notices at its next write.
-            self.server = None;
+        match left {
+            Left::Answer => {}
+            Left::Nothing if !running => {}
+            // Nobody waits for the answer.
+            Left::Nothing => self.server = None,
+            Left::Statement => {
+                self.stopping = self.cancel_at_server();
+                self.server = None;
+            }
         }
         match cause {
             EndCause::ClientGone => End::Client,
             EndCause::ServerGone => End::Server,
             EndCause::Shutdown => End::Shutdown,
             EndCause::Operator => End::Operator,
-            EndCause::LoginTimeout | EndCause::IdleTimeout => End::Timeout,
+            EndCause::LoginTimeout
+            | EndCause::IdleTimeout
+            | EndCause::IdleInTransaction
+            | EndCause::StatementTimeout
+            | EndCause::TransactionTimeout
+            | EndCause::Lifetime => End::Timeout,
             EndCause::AuditUnavailable => End::Audit,
-            EndCause::AddressRefused => End::Refused,
+            EndCause::AddressRefused
+            | EndCause::HeaderRefused
+            | EndCause::TooManyLogins
+            | EndCause::TooManyClients => End::Refused,
         }
     }
 
@@ -306,22 +346,28 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     /// Records the turn's events and sets up or ends the timers its phase asks for.
     fn settle(&mut self) {
         self.seen.observe(&self.out.events);
-        if self.login.is_some() {
+        let logging_in = self.deadlines.in_login();
+        if logging_in {
             self.seen.identify(self.session.record());
         }
         self.seat.settle(&mut self.out.events, self.session.owed_events());
         if let Some(cancel) = &self.cancel {
             cancel.set_busy(self.session.cancellable());
         }
-        if self.login.is_some() && self.session.phase() != Phase::Login {
-            self.login = None;
-            let shared = &self.datasource.shared;
-            self.idle = shared.limits.client_idle_timeout.map(|limit| IdleTimer {
-                limit,
-                last_us: shared.clock.now().mono_us,
-                alarm: Box::pin(tokio::time::sleep(limit)),
-            });
+        let standing = Standing {
+            phase: self.session.phase(),
+            progress: self.session.progress(),
+            decided: self.seen.statements(),
+        };
+        if logging_in && standing.phase != Phase::Login {
+            self.newcomer.since_us = self.turned_us;
+            if standing.phase != Phase::Closing {
+                self.overbooked = self.admission.logged_in().err();
+            }
+            let lot = self.birth.lot();
+            self.deadlines.logged_in(&self.datasource.limits, lot, self.turned_us);
         }
+        self.deadlines.heard(standing, self.turned_us);
     }
 
     /// Bytes left over may be wanted now.
@@ -335,7 +381,10 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     fn may_take(&self, side: Side) -> bool {
         let high = self.datasource.shared.limits.high_water_bytes;
         let below = match side {
-            Side::Client => self.out.to_client.len().max(self.out.to_server.len()) < high,
+            Side::Client => {
+                let waiting = self.out.to_client.len().max(self.out.to_server.len());
+                waiting < high && self.stopping.is_none()
+            }
             Side::Server => self.out.to_client.len() < high,
         };
         below && self.session.wants(side)
@@ -343,7 +392,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
 
     /// Writes what the peers take now.
     fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        let Self { client, server, out, .. } = self;
+        let Self { client, server, out, stopping, .. } = self;
         if let Poll::Ready(Err(error)) =
             poll_drain(&mut client.stream, &mut out.to_client, &mut client.dirty, cx)
         {
@@ -352,6 +401,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         }
         let Some(server) = server else { return Ok(()) };
         if !server.broken
+            && stopping.is_none()
             && let Poll::Ready(Err(error)) =
                 poll_drain(&mut server.stream, &mut out.to_server, &mut server.dirty, cx)
         {
@@ -369,31 +419,92 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         if self.seen.poll_ended(cx) {
             return Err(self.finish(EndCause::Operator));
         }
+        if self.overbooked.is_some() {
+            self.datasource.metrics.connection_rejected(RejectReason::ClientsMax);
+            return Err(self.finish(EndCause::TooManyClients));
+        }
         let over = match self.stage.poll(&self.datasource.shared.shutdown, cx) {
             Stage::Running => false,
-            Stage::Draining => self.session.phase() == Phase::Idle,
+            Stage::Draining => self.session.phase() == Phase::Idle && self.newcomer_waited(cx),
             Stage::Ending => true,
         };
         if over { Err(self.finish(EndCause::Shutdown)) } else { Ok(()) }
     }
 
-    fn check_deadlines(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        if let Some(login) = &mut self.login
-            && login.as_mut().poll(cx).is_ready()
-        {
-            return Err(self.finish(EndCause::LoginTimeout));
-        }
-        if let Some(idle) = &mut self.idle {
-            let phase = self.session.phase();
-            let now_us = self.datasource.shared.clock.now().mono_us;
-            if phase != Phase::Idle && phase != Phase::InTransaction {
-                idle.last_us = now_us;
+    /// Whether the client, which is idle, had the time to ask something after its login.
+    fn newcomer_waited(&mut self, cx: &mut Context<'_>) -> bool {
+        let shared = &self.datasource.shared;
+        let Newcomer { since_us, alarm } = &mut self.newcomer;
+        let known = Duration::from_micros(shared.clock.now().mono_us.saturating_sub(*since_us));
+        let left = shared.limits.drain_grace.saturating_sub(known);
+        let alarm = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(left)));
+        left.is_zero() || alarm.as_mut().poll(cx).is_ready()
+    }
+
+    /// Ready when a limit was reached and something was done about it.
+    fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let clock = self.datasource.shared.clock;
+        let now_us = || clock.now().mono_us;
+        let due = ready!(self.deadlines.poll(&self.datasource.limits, now_us, cx));
+        info!(session = self.birth.uid, limit = due.name(), "a limit was reached");
+        self.datasource.shared.metrics.limit_reached(due.limit());
+        match due {
+            Due::End(cause) => Poll::Ready(Err(self.finish(cause))),
+            Due::Cancel => {
+                self.session.overdue();
+                self.deadlines.cancelled(now_us());
+                self.stopping = self.cancel_at_server();
+                Poll::Ready(Ok(()))
             }
-            if idle.poll_silent(now_us, cx).is_ready() {
-                return Err(self.finish(EndCause::IdleTimeout));
-            }
         }
-        Ok(())
+    }
+
+    /// Ready when a cancel that was on its way has arrived.
+    fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(stopping) = &mut self.stopping else { return Poll::Pending };
+        ready!(stopping.as_mut().poll(cx));
+        self.stopping = None;
+        Poll::Ready(())
+    }
+
+    /// Cancels what the server does for this session; `None` if it gave no key for that.
+    fn cancel_at_server(&self) -> Option<Stopping> {
+        let theirs = self.cancel.as_ref()?.target()?;
+        let datasource = Arc::clone(&self.datasource);
+        let uid = self.birth.uid.clone();
+        Some(Box::pin(async move {
+            let patience = datasource.shared.limits.cancel_timeout;
+            let sent = datasource.cancels.forward(&datasource.dial, &theirs, patience).await;
+            if let Err(error) = sent {
+                warn!(session = uid, %error, "cancel was not delivered");
+            }
+        }))
+    }
+
+    /// What an end for this cause leaves at the server.
+    fn what_is_left(&self, cause: EndCause) -> Left {
+        let statement = if self.session.cancellable() { Left::Statement } else { Left::Nothing };
+        match cause {
+            EndCause::Operator
+            | EndCause::TransactionTimeout
+            | EndCause::Lifetime
+            | EndCause::Shutdown => statement,
+            EndCause::ClientGone => match self.datasource.limits.on_client_gone {
+                OnClientGone::Cancel => statement,
+                OnClientGone::Leave => Left::Nothing,
+            },
+            // It was cancelled in vain.
+            EndCause::StatementTimeout => Left::Nothing,
+            EndCause::ServerGone
+            | EndCause::LoginTimeout
+            | EndCause::IdleTimeout
+            | EndCause::IdleInTransaction
+            | EndCause::AuditUnavailable
+            | EndCause::AddressRefused
+            | EndCause::HeaderRefused
+            | EndCause::TooManyLogins
+            | EndCause::TooManyClients => Left::Answer,
+        }
     }
 
     /// Nothing to do for now: tells where the session stands, and gives back memory of a burst when
@@ -434,22 +545,18 @@ impl Traffic {
     }
 }
 
-impl IdleTimer {
-    /// Ready when the client was silent for the whole limit.
-    fn poll_silent(&mut self, now_us: u64, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            ready!(self.alarm.as_mut().poll(cx));
-            let silent = Duration::from_micros(now_us.saturating_sub(self.last_us));
-            match self.limit.checked_sub(silent) {
-                Some(left) if !left.is_zero() => self.alarm = Box::pin(tokio::time::sleep(left)),
-                _ => return Poll::Ready(()),
-            }
-        }
-    }
-}
-
 /// How many bytes a connection keeps to itself before it reports them.
 const TRAFFIC_REPORT_BYTES: u64 = 64 * 1024;
+
+/// What an end leaves at the server.
+enum Left {
+    /// Nothing of use.
+    Nothing,
+    /// What it may still have to say is for the client.
+    Answer,
+    /// A statement that is to be cancelled.
+    Statement,
+}
 
 fn direction(side: Side) -> Direction {
     match side {

@@ -12,6 +12,7 @@ use tokio::io::{
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::admission::{Admission, Admissions};
 use super::cancel::{self, CancelRegistry};
 use super::clock::Clock;
 use super::drive::Connection;
@@ -25,11 +26,14 @@ use super::upstream::{Dial, Dialed, Place};
 use crate::admin::Status;
 use crate::analysis::{Analyzer, sql::Predicates};
 use crate::audit::{AuditConfig, Queue, Sink, Target, WhenFull, Writer, start_with};
+use crate::config::SessionLimits;
 use crate::event::{Event, EventKind};
 use crate::metrics::{Build, DatasourceLabels, Metrics};
 use crate::policy::{RuleSet, Throttles};
 use crate::session::gate::{ActiveRules, PlanCache};
 use crate::tls::Acceptor;
+
+mod limits;
 
 /// Servers that live in memory: the test gets the other end of each connection.
 struct Memory {
@@ -83,6 +87,9 @@ fn audit(queue_events: usize, when_full: WhenFull) -> AuditConfig {
     AuditConfig { target: Target::Stdout, queue_events, when_full, wait_deadline }
 }
 
+/// Clients that may be logged in at a time.
+const CLIENTS: usize = 50;
+
 fn limits() -> DriveLimits {
     DriveLimits {
         read_bytes_max: 16 * 1024,
@@ -91,13 +98,20 @@ fn limits() -> DriveLimits {
         login_timeout: Duration::from_secs(5),
         cancel_timeout: Duration::from_secs(5),
         flush_timeout: Duration::from_millis(300),
-        client_idle_timeout: None,
+        drain_grace: Duration::ZERO,
     }
 }
 
 impl Bench {
     fn new(limits: DriveLimits) -> Self {
         Self::with(limits, &audit(1000, WhenFull::Wait), true)
+    }
+
+    fn timed(sessions: SessionLimits) -> Self {
+        let mut bench = Self::new(limits());
+        let datasource = Arc::get_mut(&mut bench.datasource).expect("nobody has it yet");
+        datasource.limits = sessions;
+        bench
     }
 
     fn with(limits: DriveLimits, audit: &AuditConfig, reachable: bool) -> Self {
@@ -137,6 +151,7 @@ impl Bench {
             metrics,
             status: Arc::new(Status::default()),
             clock: Clock::start(),
+            admissions: Admissions::new(CLIENTS, 100, 100),
             shutdown: Arc::new(Shutdown::default()),
             limits,
         });
@@ -153,6 +168,7 @@ impl Bench {
             address: "memory".into(),
             reach: Reach::default(),
             metrics: datasource_metrics,
+            limits: SessionLimits::default(),
             tls,
         });
         Self { datasource, servers, queue, writer, written, tasks: JoinSet::new() }
@@ -163,7 +179,12 @@ impl Bench {
         let (ours, theirs) = duplex(4096);
         let birth = Birth::draw(self.datasource.shared.clock.now()).unwrap();
         let session = Toy::new(&birth);
-        let connection = Connection::new(session, birth, theirs, Arc::clone(&self.datasource));
+        let shared = &self.datasource.shared;
+        let place = shared.admissions.try_login().unwrap();
+        let admission =
+            Admission::new(Arc::clone(&shared.admissions), place, shared.limits.login_timeout);
+        let datasource = Arc::clone(&self.datasource);
+        let connection = Connection::new(session, birth, theirs, datasource, admission);
         self.tasks.spawn(connection.run());
         ours
     }
@@ -418,7 +439,8 @@ async fn deadlines_of_login_and_silence() {
     assert_eq!(rest(silent).await, "end LoginTimeout\n");
     assert_eq!(bench.end().await, End::Timeout);
 
-    let mut bench = Bench::new(DriveLimits { client_idle_timeout: Some(short), ..limits() });
+    let limits = SessionLimits { client_idle_timeout: Some(short), ..SessionLimits::default() };
+    let mut bench = Bench::timed(limits);
     let (mut client, mut server) = bench.pair().await;
     say(&mut client, "slow\n").await;
     hear(&mut server, "slow\n").await;
@@ -512,4 +534,24 @@ async fn bytes_before_the_handshake_end_the_connection() {
     let heard = rest(client).await;
     assert!(!heard.contains("secured") && !heard.contains("hi"), "{heard}");
     assert_eq!(bench.end().await, End::Protocol);
+}
+
+#[tokio::test]
+async fn no_server_is_dialed_for_a_client_without_a_place() {
+    let mut bench = Bench::new(limits());
+    let mut inside = Vec::new();
+    for _ in 0..CLIENTS {
+        inside.push(bench.pair().await);
+    }
+    let mut client = bench.client();
+    say(&mut client, "hello\n").await;
+    assert_eq!(rest(client).await, "end TooManyClients\n");
+    assert_eq!(bench.end().await, End::Refused);
+    assert!(bench.servers.try_recv().is_err());
+    // A place that is given back is free for the next.
+    let (mut leaving, _server) = inside.pop().unwrap();
+    say(&mut leaving, "bye\n").await;
+    assert_eq!(rest(leaving).await, "bye\n");
+    assert_eq!(bench.end().await, End::Session);
+    bench.pair().await;
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
@@ -15,15 +16,19 @@ use super::cancel::Target;
 use super::drive::Connection;
 use super::end::End;
 use super::leg::{Leg, LegStream, Stream, poll_drain};
+use super::replayed::Replayed;
 use super::shutdown::Stage;
 use super::upstream::{Dial, Dialed};
+use crate::metrics::RejectReason;
 use crate::session::{Answer, CancelKey, Effect, EndCause, Session, TlsPeer};
+use crate::tls;
 
 impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     /// Carries out one effect and tells the session the answer, where it waits for one.
     pub(super) async fn carry_out(&mut self, effect: Effect) -> Result<(), End> {
         match effect {
-            Effect::StartTls => self.start_tls().await,
+            Effect::StartTls => self.start_tls(Begun::Asked).await,
+            Effect::StartDirectTls => self.start_tls(Begun::Direct).await,
             Effect::Authenticate(request) => self.authenticate(*request).await,
             Effect::ReportLogin(report) => {
                 self.note_login(&report);
@@ -47,9 +52,8 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         }
     }
 
-    async fn start_tls(&mut self) -> Result<(), End> {
-        let patience = self.datasource.shared.limits.login_timeout;
-        match tokio::time::timeout(patience, self.handshake()).await {
+    async fn start_tls(&mut self, begun: Begun) -> Result<(), End> {
+        match tokio::time::timeout_at(self.admission.deadline, self.handshake(begun)).await {
             Ok(Ok(peer)) => self.resume(Answer::TlsStarted(peer)).await,
             Ok(Err(error)) => {
                 info!(session = self.birth.uid, %error, "TLS handshake failed");
@@ -61,37 +65,53 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     }
 
     /// Not cancel safe: the stream is lost when this is dropped, and the connection with it.
-    async fn handshake(&mut self) -> io::Result<TlsPeer> {
+    async fn handshake(&mut self, begun: Begun) -> io::Result<TlsPeer> {
         let Self { client, out, datasource, seen, .. } = self;
         std::future::poll_fn(|cx| {
             poll_drain(&mut client.stream, &mut out.to_client, &mut client.dirty, cx)
         })
         .await?;
-        if !client.input.bytes.is_empty() {
-            return Err(io::Error::other("bytes arrived before the handshake"));
-        }
-        let Some(tls) = &datasource.tls else {
+        let first = match begun {
+            Begun::Direct => std::mem::take(&mut client.input.bytes),
+            Begun::Asked if client.input.bytes.is_empty() => BytesMut::new(),
+            Begun::Asked => return Err(io::Error::other("bytes arrived before the handshake")),
+        };
+        let Some(certificate) = &datasource.tls else {
             return Err(io::Error::other("no certificate is configured"));
         };
         let stream = std::mem::replace(&mut client.stream, LegStream::Gone);
         let LegStream::Plain(plain) = stream else {
             return Err(io::Error::other("the connection is TLS already"));
         };
-        let acceptor = tls.load_full();
-        let stream = TlsAcceptor::from(Arc::clone(&acceptor.config)).accept(plain).await?;
+        let acceptor = certificate.load_full();
+        let handshake = TlsAcceptor::from(Arc::clone(&acceptor.config));
+        let stream = handshake.accept(Replayed::new(first, plain)).await?;
         let (_, established) = stream.get_ref();
         seen.secured(match established.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
             Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
             _ => "TLS",
         });
+        if begun == Begun::Direct && established.alpn_protocol() != Some(tls::ALPN) {
+            return Err(io::Error::other("direct TLS without agreement on `postgresql` by ALPN"));
+        }
         let peer = acceptor.peer(established.peer_certificates());
         client.stream = LegStream::Tls(Box::new(stream.into()));
         Ok(peer)
     }
 
     async fn connect(&mut self) -> Result<(), End> {
-        match self.datasource.dial.dial().await {
+        if !self.admission.has_room() {
+            self.datasource.metrics.connection_rejected(RejectReason::ClientsMax);
+            warn!(session = self.birth.uid, "every client place is taken (`limits.clients`)");
+            return Err(self.finish(EndCause::TooManyClients));
+        }
+        // Several servers may be tried, each for its connect timeout; the client waits for one login.
+        let dialing = Box::pin(self.datasource.dial.dial());
+        let Ok(dialed) = tokio::time::timeout_at(self.admission.deadline, dialing).await else {
+            return Err(self.finish(EndCause::LoginTimeout));
+        };
+        match dialed {
             Ok(Dialed { stream, tls, place }) => {
                 self.reached(Ok(()));
                 self.server = Some(Leg::new(stream));
@@ -136,8 +156,19 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         }
     }
 
-    /// Writes out what waits, then closes both sides.
+    /// Writes out what waits, then closes both sides. Meanwhile a statement that is left at the
+    /// server is cancelled.
     pub(super) async fn close(mut self, end: End) {
+        let stopping = self.stopping.take();
+        let stopped = async {
+            if let Some(stopping) = stopping {
+                stopping.await;
+            }
+        };
+        tokio::join!(self.part(end), stopped);
+    }
+
+    async fn part(&mut self, end: End) {
         let shared = Arc::clone(&self.datasource.shared);
         let patience = match shared.shutdown.stage() {
             Stage::Running | Stage::Draining => shared.limits.flush_timeout,
@@ -182,6 +213,15 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         })
         .await;
     }
+}
+
+/// How a client came to TLS.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    /// It asked, and was told to begin.
+    Asked,
+    /// It began with a handshake.
+    Direct,
 }
 
 /// How long last words may take once the process ends without further waiting.

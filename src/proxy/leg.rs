@@ -9,6 +9,7 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
+use super::replayed::Replayed;
 use crate::wire::queue::ByteQueue;
 
 /// What a leg's stream must be able to do.
@@ -22,7 +23,7 @@ pub(crate) enum LegStream<C> {
     /// As connected.
     Plain(C),
     /// After the handshake. Boxed: the TLS state is ten times the size of a socket.
-    Tls(Box<TlsStream<C>>),
+    Tls(Box<TlsStream<Replayed<C>>>),
     /// Only while the handshake runs, and after it failed.
     Gone,
 }

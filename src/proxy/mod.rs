@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
@@ -19,28 +19,37 @@ use crate::admin::{self, AdminState, EndRequest, Ended, Rights, Status};
 use crate::analysis::{Analyzer, AnalyzerLimits};
 use crate::audit::{self, Queue};
 use crate::auth::{Authenticator, Logins};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Port};
 use crate::event::{Event, EventKind, Instance};
 use crate::metrics::{Build, DatasourceLabels, Metrics};
 use crate::policy::{Diagnostic, Throttles};
-use crate::reload::{self, Reloader, Surroundings};
+use crate::reload::{self, Certificate, Certificates, Reloader, Surroundings};
 use crate::session::gate::PlanCache;
+use crate::tls::{LookAt, UpstreamTls};
 
+mod admission;
 mod bind;
 mod cancel;
+mod capacity;
 mod catalog;
 mod clock;
+mod deadlines;
 mod drive;
 #[cfg(test)]
 mod drive_tests;
 mod effects;
 mod end;
+mod hosts;
+mod inherited;
 mod leg;
 mod listener;
 mod logins;
+mod notify;
 mod own_login;
 mod protocol;
 mod registry;
+mod replayed;
+mod roles;
 mod seat;
 mod shared;
 mod shutdown;
@@ -54,8 +63,11 @@ mod workers;
 
 use bind::Sockets;
 use cancel::CancelRegistry;
+use capacity::Capacity;
 use clock::Clock;
-use listener::{Entrance, Listener};
+use hosts::Hosts;
+use listener::{Door, Entrance, Listener};
+use notify::Manager;
 use shared::{Datasource, DriveLimits, Reach, Shared};
 use shutdown::{Shutdown, Stage};
 use uid::Birth;
@@ -92,10 +104,11 @@ pub async fn run(config: Config, commit: &str) -> Result<(), StartError> {
     let (queue, writer) =
         audit::start(&config.audit, instance, Arc::clone(&metrics), Arc::clone(&status))
             .context("start the audit trail")?;
-    raise_descriptor_limit(config.limits.clients);
+    let workers = Workers::start(cores()).context("start the workers")?;
+    let capacity = Capacity::of(&config.limits)?;
     let shared = Arc::new(Shared {
         rules: Arc::clone(&rules),
-        workers: Workers::start(cores()).context("start the workers")?,
+        workers,
         plans: PlanCache::new(config.limits.plan_cache_bytes),
         throttles: Throttles::default(),
         sessions: Arc::default(),
@@ -103,6 +116,7 @@ pub async fn run(config: Config, commit: &str) -> Result<(), StartError> {
         metrics,
         status,
         clock,
+        admissions: capacity.admissions(),
         shutdown: Arc::new(Shutdown::default()),
         limits: drive_limits(&config),
     });
@@ -136,12 +150,18 @@ impl Process {
         tried: [u8; 32],
     ) -> anyhow::Result<Self> {
         let mut process = Self { listeners: JoinSet::new(), services: JoinSet::new() };
-        let slots = Arc::new(Semaphore::new(config.limits.clients));
         let mut datasources = Vec::new();
         for (written, sockets) in config.datasources.iter().zip(sockets.datasources) {
             let datasource = Arc::new(datasource(written, config, shared)?);
             if let Some(login) = written.catalog.clone() {
                 shared.status.await_catalog(&written.name);
+                for server in datasource.dial.hosts.to_be_asked() {
+                    let ask = roles::ask(Arc::clone(&datasource), login.clone(), server);
+                    process.services.spawn(async move {
+                        ask.await;
+                        Ok(())
+                    });
+                }
                 let refresh = catalog::refresh(Arc::clone(&datasource), login);
                 process.services.spawn(async move {
                     refresh.await;
@@ -151,14 +171,12 @@ impl Process {
             let begin = protocol::postgresql(written, &config.limits);
             for (socket, listen) in sockets.into_iter().zip(&written.listen) {
                 info!(datasource = &*written.name, address = %socket.shown(), "listening");
-                let listener = Listener {
-                    socket,
+                let door = Door {
                     datasource: Arc::clone(&datasource),
-                    entrance: Arc::new(Entrance { allow: listen.allow.clone() }),
-                    slots: Arc::clone(&slots),
+                    entrance: Arc::new(Entrance::of(listen)),
                     begin: begin.clone(),
                 };
-                process.listeners.spawn(listener.serve());
+                process.listeners.spawn(Listener { socket, door }.serve());
             }
             datasources.push(datasource);
         }
@@ -181,16 +199,19 @@ impl Process {
             config.rules.reload,
             Arc::clone(&shared.rules),
             tried,
-            Surroundings {
-                datasources: datasources
-                    .iter()
-                    .map(|one| (Arc::clone(&one.name), Arc::clone(&one.analyzer)))
-                    .collect(),
-                status: Arc::clone(&shared.status),
-                metrics: Arc::clone(&shared.metrics),
-                audit: shared.audit.clone(),
-                now: Box::new(move || clock.now()),
-            },
+            (
+                Surroundings {
+                    datasources: datasources
+                        .iter()
+                        .map(|one| (Arc::clone(&one.name), Arc::clone(&one.analyzer)))
+                        .collect(),
+                    status: Arc::clone(&shared.status),
+                    metrics: Arc::clone(&shared.metrics),
+                    audit: shared.audit.clone(),
+                    now: Box::new(move || clock.now()),
+                },
+                certificates(config),
+            ),
         );
         reloader.announce().await;
         self.services.spawn(reloader.run(requests));
@@ -218,34 +239,31 @@ impl Process {
             }),
         };
         let shutdown = Arc::clone(&shared.shutdown);
+        // Where a successor shares the port, who asks for readiness must reach that one.
+        let until = match config.shares_ports() {
+            Port::Own => Stage::Ending,
+            Port::Shared => Stage::Draining,
+        };
         self.services.spawn(async move {
-            let stop = async move { shutdown.reached(Stage::Ending).await };
+            let stop = async move { shutdown.reached(until).await };
             admin::serve(admin, state, stop).await.context("serve the admin port")
         });
     }
 
     /// Waits for the end: drain at the first signal, end at the second or when time is up.
     async fn stay(mut self, shared: &Shared, drain_timeout: Duration) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate()).context("receive SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("receive SIGINT")?;
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                Some(done) = self.services.join_next() => {
-                    // The data path goes on without it; a person must look.
-                    error!(?done, "a service of the process ended");
-                }
-            }
-        }
+        let mut signals = Signals::receive()?;
+        let manager = Manager::of_environment();
+        manager.tell("READY=1");
+        self.serve_until(&mut signals, &manager).await;
+        manager.tell("STOPPING=1");
         info!(timeout = ?drain_timeout, "draining; a second signal ends at once");
         shared.status.set_draining();
         shared.shutdown.advance(Stage::Draining);
         tokio::select! {
             () = finished(&mut self.listeners) => return Ok(()),
             () = tokio::time::sleep(drain_timeout) => warn!("sessions are left, ending them"),
-            _ = terminate.recv() => warn!("second signal, ending all sessions"),
-            _ = interrupt.recv() => warn!("second signal, ending all sessions"),
+            () = signals.next() => warn!("second signal, ending all sessions"),
         }
         shared.shutdown.advance(Stage::Ending);
         if tokio::time::timeout(ENDING, finished(&mut self.listeners)).await.is_err() {
@@ -253,6 +271,42 @@ impl Process {
             self.listeners.shutdown().await;
         }
         Ok(())
+    }
+
+    /// Until a signal comes. The data path goes on without a service; a person must look.
+    async fn serve_until(&mut self, signals: &mut Signals, manager: &Manager) {
+        let mut alive = tokio::time::interval(manager.watchdog.unwrap_or(NO_WATCHDOG));
+        loop {
+            tokio::select! {
+                _ = alive.tick() => manager.tell("WATCHDOG=1"),
+                () = signals.next() => return,
+                Some(done) = self.services.join_next() => {
+                    error!(?done, "a service of the process ended");
+                }
+            }
+        }
+    }
+}
+
+/// What tells the process to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn receive() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("receive SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("receive SIGINT")?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    /// The next of them. Cancel safe.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
@@ -282,16 +336,42 @@ fn datasource(
         cancels: Arc::new(CancelRegistry::default()),
         auth: Authenticator::new(logins, Arc::clone(&shared.rules)),
         dial: Upstream {
-            host: written.upstream_host.clone(),
-            port: written.upstream_port,
+            hosts: Hosts::new(&written.upstream, written.target),
             connect_timeout: config.limits.connect_timeout,
             tls: ServerTls::of(&written.upstream_tls),
+            clock: shared.clock,
         },
-        address: format!("{}:{}", written.upstream_host, written.upstream_port),
+        address: shown_list(&written.upstream),
         reach: Reach::default(),
         metrics: Arc::clone(metrics),
         tls: written.tls.as_ref().map(|certificate| certificate.current()),
+        limits: written.limits.clone(),
     })
+}
+
+/// The certificate files of all legs.
+fn certificates(config: &Config) -> Certificates {
+    let of = |one: &config::Datasource| {
+        let upstream = match &one.upstream_tls {
+            UpstreamTls::Plain => None,
+            UpstreamTls::Preferred(files) | UpstreamTls::Required(files) => Some(files),
+        };
+        let legs = [
+            one.tls.clone().map(|files| ("tls", files as Arc<dyn LookAt>)),
+            upstream.cloned().map(|files| ("upstream_tls", files as Arc<dyn LookAt>)),
+        ];
+        let datasource = Arc::clone(&one.name);
+        legs.into_iter().flatten().map(move |(leg, files)| Certificate {
+            datasource: Arc::clone(&datasource),
+            leg,
+            files,
+        })
+    };
+    Certificates::new(config.datasources.iter().flat_map(of).collect())
+}
+
+fn shown_list(servers: &[config::ServerAddress]) -> String {
+    servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn drive_limits(config: &Config) -> DriveLimits {
@@ -303,7 +383,7 @@ fn drive_limits(config: &Config) -> DriveLimits {
         login_timeout: limits.login_timeout,
         cancel_timeout: limits.connect_timeout,
         flush_timeout: limits.drain_timeout.max(FLUSH_MIN),
-        client_idle_timeout: limits.client_idle_timeout,
+        drain_grace: DRAIN_GRACE,
     }
 }
 
@@ -362,22 +442,6 @@ fn report_ages(datasources: &[Arc<Datasource<Upstream>>], clock: Clock) {
     }
 }
 
-/// Each client needs two descriptors: takes what the system allows, and says so now if that is
-/// fewer than all clients would need.
-fn raise_descriptor_limit(clients: usize) {
-    let needed = clients.saturating_mul(2).saturating_add(DESCRIPTORS_SPARE);
-    let wanted = u64::try_from(needed).unwrap_or(u64::MAX);
-    match rlimit::increase_nofile_limit(wanted) {
-        Ok(limit) if limit < wanted => warn!(
-            clients,
-            descriptors = limit,
-            "too few file descriptors for `limits.clients`; raise `ulimit -n` (LimitNOFILE)"
-        ),
-        Ok(_) => {}
-        Err(error) => warn!(%error, "the limit of file descriptors could not be read"),
-    }
-}
-
 fn shown(socket: &TcpListener) -> String {
     socket.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string())
 }
@@ -392,11 +456,15 @@ const HELD_BYTES_SLACK: usize = 16 * 1024 * 1024;
 /// Even without a drain timeout a closing connection may write what it has for this long.
 const FLUSH_MIN: Duration = Duration::from_secs(1);
 
+/// A session that has just logged in has something to ask, and is not taken for an idle one: clients
+/// that connect for each question notice nothing of a restart.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// How often a service manager is told that we live, if it does not want to know.
+const NO_WATCHDOG: Duration = Duration::from_secs(60 * 60);
+
 /// How long sessions may take once they were told to end at once.
 const ENDING: Duration = Duration::from_secs(3);
 
 /// How long the record of a start or stop waits for a place.
 const LIFECYCLE_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Descriptors for listeners, logs, the audit file and watches.
-const DESCRIPTORS_SPARE: usize = 64;

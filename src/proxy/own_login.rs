@@ -33,7 +33,18 @@ impl OwnLogin<'_> {
         database: &str,
         text: &str,
     ) -> anyhow::Result<Vec<SimpleQueryRow>> {
-        let (client, connection) = self.connect(dial, database).await?;
+        let dialed = dial.dial().await.context("connect")?;
+        self.query_on(dialed, database, text).await
+    }
+
+    /// The same over a connection that is open already.
+    pub(super) async fn query_on<S: Stream>(
+        &self,
+        dialed: Dialed<S>,
+        database: &str,
+        text: &str,
+    ) -> anyhow::Result<Vec<SimpleQueryRow>> {
+        let (client, connection) = self.connect(dialed, database).await?;
         tokio::select! {
             answer = client.simple_query(text) => {
                 let rows = answer.map_err(told)?.into_iter().filter_map(|message| match message {
@@ -58,7 +69,8 @@ impl OwnLogin<'_> {
         database: &str,
         (query, parameter): (&str, &str),
     ) -> anyhow::Result<Option<String>> {
-        let (client, connection) = self.connect(dial, database).await?;
+        let dialed = dial.dial().await.context("connect")?;
+        let (client, connection) = self.connect(dialed, database).await?;
         let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&parameter, Type::TEXT)];
         tokio::select! {
             answer = client.query_typed(query, &parameters) => match &answer.map_err(told)?[..] {
@@ -73,12 +85,12 @@ impl OwnLogin<'_> {
         }
     }
 
-    async fn connect<D: Dial>(
+    async fn connect<S: Stream>(
         &self,
-        dial: &D,
+        dialed: Dialed<S>,
         database: &str,
-    ) -> anyhow::Result<(Client, Connection<D::Stream, Bound<D::Stream>>)> {
-        let Dialed { stream, tls, place: _ } = dial.dial().await.context("connect")?;
+    ) -> anyhow::Result<(Client, Connection<S, Bound<S>>)> {
+        let Dialed { stream, tls, place: _ } = dialed;
         let mut config = Config::new();
         config.user(self.user).dbname(database).application_name(self.application);
         // Whatever the account or the database says, names mean the system's.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::listener::Origin;
 use super::uid::Birth;
-use crate::config::{self, Limits};
+use crate::config::{self, Limits, ServerAddress};
 use crate::event::Now;
 use crate::session::auth::Authentication;
 use crate::session::pg::{PgConfig, PgSession, SessionSeed, TlsMode};
@@ -20,13 +20,14 @@ pub(super) fn postgresql(
         tls: match datasource.tls_mode {
             config::TlsMode::Off => TlsMode::Off,
             config::TlsMode::Allowed => TlsMode::Allowed,
-            config::TlsMode::Required => TlsMode::Required,
+            // That a certificate is there was seen to in the handshake.
+            config::TlsMode::Required | config::TlsMode::Mutual => TlsMode::Required,
         },
         authentication: Authentication {
             iterations_max: limits.scram_iterations,
             ..datasource.authentication.clone()
         },
-        server: (datasource.upstream_host.clone(), datasource.upstream_port),
+        server: recorded(&datasource.upstream),
         pending_replies_max: limits.pending_replies,
         prepared_statements_max: limits.prepared_statements,
         inspected_bytes_max: limits.statement_bytes.saturating_add(MESSAGE_SLACK_BYTES),
@@ -37,6 +38,17 @@ pub(super) fn postgresql(
         let config = if credentials.is_some() { &local } else { &remote };
         let seed = SessionSeed { uid: birth.uid.clone(), client: address, local: credentials };
         PgSession::new(Arc::clone(config), seed, now)
+    }
+}
+
+/// The server as the audit trail names it; of a list, all that it may have been.
+fn recorded(servers: &[ServerAddress]) -> (String, u16) {
+    match servers {
+        [only] => (only.host.clone(), only.port),
+        several => {
+            let names: Vec<_> = several.iter().map(ToString::to_string).collect();
+            (names.join(","), several.first().map_or(0, |first| first.port))
+        }
     }
 }
 

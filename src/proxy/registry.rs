@@ -198,6 +198,11 @@ impl Registered {
         add(&self.entry.statements, statements);
     }
 
+    /// Statements counted so far.
+    pub(crate) fn statements(&self) -> u64 {
+        self.entry.statements.load(Ordering::Relaxed)
+    }
+
     /// Counts bytes.
     pub(crate) fn moved(&self, direction: Direction, bytes: u64) {
         match direction {

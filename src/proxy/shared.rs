@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::admission::Admissions;
 use super::cancel::CancelRegistry;
 use super::clock::Clock;
 use super::registry::Registry;
@@ -15,6 +16,7 @@ use crate::admin::Status;
 use crate::analysis::Analyzer;
 use crate::audit::Queue;
 use crate::auth::Authenticator;
+use crate::config::SessionLimits;
 use crate::metrics::{DatasourceMetrics, Metrics};
 use crate::policy::Throttles;
 use crate::session::Turn;
@@ -42,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) status: Arc<Status>,
     /// Time.
     pub(crate) clock: Clock,
+    /// Places for clients.
+    pub(crate) admissions: Arc<Admissions>,
     /// Whether the process stops.
     pub(crate) shutdown: Arc<Shutdown>,
     /// Bounds of every connection.
@@ -71,6 +75,8 @@ pub(crate) struct Datasource<D> {
     pub(crate) metrics: Arc<DatasourceMetrics>,
     /// TLS on the client leg, where configured. Loaded once per handshake.
     pub(crate) tls: Option<Arc<ArcSwap<Acceptor>>>,
+    /// Time limits of its sessions.
+    pub(crate) limits: SessionLimits,
 }
 
 /// Whether a server was reached when last tried. `/readyz` is told of changes only: its state is
@@ -101,8 +107,8 @@ pub(crate) struct DriveLimits {
     pub(crate) cancel_timeout: Duration,
     /// How long last words and results may take to be written when a connection closes.
     pub(crate) flush_timeout: Duration,
-    /// How long a client may be silent after its login, if that is limited.
-    pub(crate) client_idle_timeout: Option<Duration>,
+    /// How long after its login a session is not taken for an idle one when the process drains.
+    pub(crate) drain_grace: Duration,
 }
 
 impl<D> Datasource<D> {

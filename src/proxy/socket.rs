@@ -2,19 +2,30 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{SockFilter, SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tracing::warn;
 
 use super::bind::SocketFile;
 
 /// A bound socket.
 #[derive(Debug)]
-pub(super) enum ListenSocket {
+pub(super) struct ListenSocket {
+    /// The socket itself.
+    pub(super) kind: Kind,
+    /// What becomes of it when the process drains.
+    pub(super) closing: Closing,
+}
+
+/// TCP or Unix.
+#[derive(Debug)]
+pub(super) enum Kind {
     /// A TCP port.
     Tcp(TcpListener),
     /// A Unix socket.
@@ -22,8 +33,20 @@ pub(super) enum ListenSocket {
         /// The socket.
         listener: UnixListener,
         /// Its file, removed with it; `None` where it is not ours to remove.
-        _file: Option<SocketFile>,
+        file: Option<SocketFile>,
     },
+}
+
+/// What becomes of a socket when the process drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// The service manager keeps it: whoever waits in its queue is the successor's.
+    Leave,
+    /// It ends with the process, which takes whoever waits.
+    Take,
+    /// A successor may listen on the same port: no new connection may come to this socket, then
+    /// whoever waits is taken.
+    HandOver,
 }
 
 /// A client's socket, bound to the reactor of one thread.
@@ -49,13 +72,13 @@ pub(super) enum Detached {
 impl ListenSocket {
     /// The next client, with its address where it has one. Cancel safe.
     pub(super) async fn accept(&self) -> io::Result<(ClientSocket, Option<SocketAddr>)> {
-        match self {
-            Self::Tcp(listener) => {
+        match &self.kind {
+            Kind::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 tune(&stream);
                 Ok((ClientSocket::Tcp(stream), Some(address)))
             }
-            Self::Unix { listener, .. } => {
+            Kind::Unix { listener, .. } => {
                 let (stream, _unnamed) = listener.accept().await?;
                 Ok((ClientSocket::Unix(stream), None))
             }
@@ -64,14 +87,72 @@ impl ListenSocket {
 
     /// Where it is, for the log.
     pub(super) fn shown(&self) -> String {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().map(|at| at.to_string()).ok(),
-            Self::Unix { listener, .. } => listener
+        match &self.kind {
+            Kind::Tcp(listener) => listener.local_addr().map(|at| at.to_string()).ok(),
+            Kind::Unix { listener, .. } => listener
                 .local_addr()
                 .ok()
                 .and_then(|at| at.as_pathname().map(|path| path.display().to_string())),
         }
         .unwrap_or_else(|| "?".to_owned())
+    }
+
+    /// Lets no new connection begin on a socket whose port a successor serves as well; `true` if so.
+    ///
+    /// The kernel deals connections out among the sockets of a port, and resets what a closed one
+    /// still holds. A filter drops the packets that would begin another here: their senders repeat
+    /// them, by then to the successor. Handshakes under way go on.
+    pub(super) fn hand_over(&self) -> bool {
+        let (Kind::Tcp(listener), Closing::HandOver) = (&self.kind, self.closing) else {
+            return false;
+        };
+        let filter = [
+            // A = the TCP header's flags, SYN and ACK only.
+            SockFilter::new(BPF_LOAD_BYTE, 0, 0, TCP_FLAGS_AT),
+            SockFilter::new(BPF_AND, 0, 0, TCP_SYN | TCP_ACK),
+            // SYN alone: keep nothing of the packet. Anything else: all of it.
+            SockFilter::new(BPF_JUMP_IF_EQUAL, 0, 1, TCP_SYN),
+            SockFilter::new(BPF_RETURN, 0, 0, 0),
+            SockFilter::new(BPF_RETURN, 0, 0, u32::MAX),
+        ];
+        let attached = SockRef::from(listener).attach_filter(&filter);
+        if let Err(error) = attached {
+            warn!(%error, "the port is handed over without a filter; a connection may be reset");
+        }
+        true
+    }
+
+    /// Closes it, and returns whoever waited in its queue. No time passes between the look that
+    /// finds the queue empty and the closing.
+    pub(super) fn close(self) -> Vec<(Detached, Option<SocketAddr>)> {
+        let mut waiting = Vec::new();
+        match (self.kind, self.closing) {
+            (_, Closing::Leave) => {}
+            (Kind::Tcp(listener), Closing::Take | Closing::HandOver) => {
+                let Ok(listener) = listener.into_std() else { return waiting };
+                while waiting.len() < WAITING_MAX
+                    && let Ok((stream, address)) = listener.accept()
+                {
+                    if stream.set_nonblocking(true).is_ok() {
+                        tune(&stream);
+                        waiting.push((Detached::Tcp(stream), Some(address)));
+                    }
+                }
+            }
+            (Kind::Unix { listener, file }, Closing::Take | Closing::HandOver) => {
+                // Nobody can find it any more, so nobody comes after the last one.
+                drop(file);
+                let Ok(listener) = listener.into_std() else { return waiting };
+                while waiting.len() < WAITING_MAX
+                    && let Ok((stream, _unnamed)) = listener.accept()
+                {
+                    if stream.set_nonblocking(true).is_ok() {
+                        waiting.push((Detached::Unix(stream), None));
+                    }
+                }
+            }
+        }
+        waiting
     }
 }
 
@@ -169,12 +250,27 @@ impl AsyncWrite for ClientSocket {
 
 /// What every TCP connection of the proxy is set to: no delay of small messages, and dead peers
 /// are noticed.
-pub(super) fn tune(stream: &TcpStream) {
+pub(super) fn tune(stream: &impl AsFd) {
     // Both are improvements, not conditions: a socket that cannot have them still works.
-    let _ = stream.set_nodelay(true);
+    let stream = SockRef::from(stream);
+    let _ = stream.set_tcp_nodelay(true);
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_EVERY);
-    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+    let _ = stream.set_tcp_keepalive(&keepalive);
 }
+
+/// Classic BPF: the low bits of an instruction are its class, the others what it does.
+const BPF_LOAD_BYTE: u16 = 0x30;
+const BPF_AND: u16 = 0x54;
+const BPF_JUMP_IF_EQUAL: u16 = 0x15;
+const BPF_RETURN: u16 = 0x06;
+
+/// Where the flags are in a TCP header, and two of them.
+const TCP_FLAGS_AT: u32 = 13;
+const TCP_SYN: u32 = 0x02;
+const TCP_ACK: u32 = 0x10;
+
+/// Clients taken out of a closing socket's queue; the queue holds fewer.
+const WAITING_MAX: usize = 4096;
 
 /// Silence before the first keepalive probe.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);

@@ -7,8 +7,8 @@ use bytes::{Buf as _, BytesMut};
 use super::uid::Birth;
 use crate::event::{Event, EventKind, SessionRecord};
 use crate::session::{
-    Answer, CancelKey, Capabilities, Effect, EndCause, Outbox, Phase, ProtocolError, Session, Side,
-    Turn,
+    Answer, CancelKey, Capabilities, Effect, EndCause, Outbox, Phase, Progress, ProtocolError,
+    Session, Side, Turn,
 };
 use crate::wire::error::WireError;
 
@@ -20,11 +20,14 @@ pub(crate) struct Toy {
     phase: Phase,
     pending: usize,
     number: u64,
+    done: u64,
+    /// The next answer tells that its statement was over its time.
+    overdue: bool,
 }
 
 impl Toy {
     pub(crate) fn new(_birth: &Birth) -> Self {
-        Self { phase: Phase::Login, pending: 0, number: 0 }
+        Self { phase: Phase::Login, pending: 0, number: 0, done: 0, overdue: false }
     }
 
     fn record(&mut self, turn: Turn<'_>, phase: &'static str, out: &mut Outbox) {
@@ -98,7 +101,11 @@ impl Session for Toy {
                 continue;
             }
             self.pending = self.pending.saturating_sub(1);
+            self.done += 1;
             self.record(turn, "outcome", out);
+            if std::mem::take(&mut self.overdue) {
+                out.to_client.extend(b"overdue: ");
+            }
             if self.pending == 0 {
                 self.phase = Phase::Idle;
             }
@@ -157,6 +164,14 @@ impl Session for Toy {
 
     fn cancellable(&self) -> bool {
         self.phase == Phase::Busy
+    }
+
+    fn progress(&self) -> Progress {
+        Progress { statements: self.done, transactions: self.done, in_flight: self.pending > 0 }
+    }
+
+    fn overdue(&mut self) {
+        self.overdue = true;
     }
 
     fn record(&self) -> Option<&Arc<SessionRecord>> {

@@ -15,6 +15,11 @@ pub(crate) struct Birth {
 }
 
 impl Birth {
+    /// A number of this session's own, evenly spread.
+    pub(crate) fn lot(&self) -> u8 {
+        self.uid.bytes().fold(0, |lot: u8, byte| lot.wrapping_mul(31).wrapping_add(byte))
+    }
+
     /// Draws.
     ///
     /// # Errors

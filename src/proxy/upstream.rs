@@ -16,8 +16,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::clock::Clock;
+use super::hosts::Hosts;
 use super::leg::{LegStream, Stream};
 use super::listener::tune;
+use super::replayed::Replayed;
+use crate::config::ServerAddress;
 use crate::session::TlsPeer;
 use crate::tls::{Connector, UpstreamTls};
 
@@ -52,21 +56,23 @@ pub(crate) struct Dialed<T> {
 /// One server among those a datasource's name may lead to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place {
+    /// Its number in the list.
+    server: usize,
     /// The address its name had.
     address: Option<SocketAddr>,
 }
 
-/// A server reached by TCP.
-#[derive(Clone, Debug)]
+/// Servers reached by TCP.
+#[derive(Debug)]
 pub(crate) struct Upstream {
-    /// Name or address.
-    pub(crate) host: String,
-    /// Port.
-    pub(crate) port: u16,
-    /// How long a connect may take, name resolution and TLS handshake included.
+    /// Which servers, and what is known of them.
+    pub(crate) hosts: Hosts,
+    /// How long a connect to one server may take, name resolution and TLS handshake included.
     pub(crate) connect_timeout: Duration,
     /// Whether and how TLS is spoken.
     pub(crate) tls: ServerTls,
+    /// For remembering failures.
+    pub(crate) clock: Clock,
 }
 
 /// TLS to the server, with the certificates in force.
@@ -95,7 +101,23 @@ impl Dial for Upstream {
     type Stream = LegStream<TcpStream>;
 
     async fn dial(&self) -> io::Result<Dialed<Self::Stream>> {
-        self.within(self.connect(Place::default())).await
+        let mut failures = Vec::new();
+        for server in self.candidates().await {
+            match self.dial_server(server).await {
+                Ok(dialed) => return Ok(dialed),
+                Err(error) => failures.push((server, error)),
+            }
+        }
+        // What was known may be out of date: a server that took over is found by asking anew.
+        if !failures.is_empty() && self.hosts.has_roles() {
+            for server in self.candidates().await {
+                let tried = failures.iter().any(|(failed, _)| *failed == server);
+                if !tried && let Ok(dialed) = self.dial_server(server).await {
+                    return Ok(dialed);
+                }
+            }
+        }
+        Err(self.hosts.worded(&failures))
     }
 
     async fn dial_again(&self, place: Place) -> io::Result<Dialed<Self::Stream>> {
@@ -103,7 +125,48 @@ impl Dial for Upstream {
     }
 }
 
+/// Remembers what came of connecting, also when nobody waited for the end of it.
+struct Attempt<'a> {
+    upstream: &'a Upstream,
+    server: usize,
+    reached: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        let Upstream { hosts, clock, .. } = self.upstream;
+        if self.reached {
+            hosts.reached(self.server);
+        } else {
+            hosts.failed(self.server, clock.now().mono_us);
+        }
+    }
+}
+
 impl Upstream {
+    /// Connects to one server of the list, whatever its role, and remembers what came of it.
+    pub(crate) async fn dial_server(
+        &self,
+        server: usize,
+    ) -> io::Result<Dialed<LegStream<TcpStream>>> {
+        let mut attempt = Attempt { upstream: self, server, reached: false };
+        let dialed = self.within(self.connect(Place { server, address: None })).await?;
+        attempt.reached = true;
+        Ok(dialed)
+    }
+
+    /// The servers to try, in order. Waits for a suitable one to be known, not longer than for a
+    /// connect.
+    async fn candidates(&self) -> Vec<usize> {
+        let now_us = self.clock.now().mono_us;
+        let known = self.hosts.in_order(now_us);
+        if !known.is_empty() {
+            return known;
+        }
+        let found = tokio::time::timeout(self.connect_timeout, self.hosts.found(now_us)).await;
+        found.unwrap_or_default()
+    }
+
     async fn within<T>(&self, connect: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         tokio::time::timeout(self.connect_timeout, connect)
             .await
@@ -111,41 +174,45 @@ impl Upstream {
     }
 
     async fn connect(&self, place: Place) -> io::Result<Dialed<LegStream<TcpStream>>> {
+        let Some(ServerAddress { host, port }) = self.hosts.address(place.server) else {
+            return Err(io::Error::from(io::ErrorKind::NotFound));
+        };
         let tcp = match place.address {
             Some(address) => TcpStream::connect(address).await?,
-            None => TcpStream::connect((self.host.as_str(), self.port)).await?,
+            None => TcpStream::connect((host.as_str(), *port)).await?,
         };
         tune(&tcp);
-        let place = Place { address: Some(tcp.peer_addr()?) };
+        let place = Place { server: place.server, address: Some(tcp.peer_addr()?) };
         let (stream, tls) = match &self.tls {
             ServerTls::Plain => (LegStream::Plain(tcp), None),
             ServerTls::Preferred(connector) => match ask(tcp).await? {
-                Asked::Yes(tcp) => self.handshake(connector, tcp).await?,
+                Asked::Yes(tcp) => handshake(connector, host, tcp).await?,
                 Asked::No(tcp) => (LegStream::Plain(tcp), None),
             },
             ServerTls::Required(connector) => match ask(tcp).await? {
-                Asked::Yes(tcp) => self.handshake(connector, tcp).await?,
+                Asked::Yes(tcp) => handshake(connector, host, tcp).await?,
                 Asked::No(_) => return Err(io::Error::other(NO_TLS)),
             },
         };
         Ok(Dialed { stream, tls, place })
     }
+}
 
-    async fn handshake(
-        &self,
-        connector: &ArcSwap<Connector>,
-        tcp: TcpStream,
-    ) -> io::Result<(LegStream<TcpStream>, Option<TlsPeer>)> {
-        let connector = connector.load_full();
-        let name = ServerName::try_from(self.host.clone())
-            .map_err(|error| io::Error::other(format!("`{}`: {error}", self.host)))?;
-        let handshake = TlsConnector::from(Arc::clone(&connector.config)).connect(name, tcp);
-        let stream = Box::pin(handshake)
-            .await
-            .map_err(|error| io::Error::new(error.kind(), format!("TLS handshake: {error}")))?;
-        let peer = connector.peer(stream.get_ref().1.peer_certificates());
-        Ok((LegStream::Tls(Box::new(stream.into())), Some(peer)))
-    }
+async fn handshake(
+    connector: &ArcSwap<Connector>,
+    host: &str,
+    tcp: TcpStream,
+) -> io::Result<(LegStream<TcpStream>, Option<TlsPeer>)> {
+    let connector = connector.load_full();
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|error| io::Error::other(format!("`{}`: {error}", host)))?;
+    let tcp = Replayed::fresh(tcp);
+    let handshake = TlsConnector::from(Arc::clone(&connector.config)).connect(name, tcp);
+    let stream = Box::pin(handshake)
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("TLS handshake: {error}")))?;
+    let peer = connector.peer(stream.get_ref().1.peer_certificates());
+    Ok((LegStream::Tls(Box::new(stream.into())), Some(peer)))
 }
 
 /// A server's answer to the request for TLS.

@@ -12,12 +12,19 @@ use quick_cache::{Equivalent, Weighter, sync::Cache};
 use sha2::{Digest, Sha256};
 
 use crate::analysis::sql::{self, CannotEnforce, Parsed, Predicates, Rewritten, SessionEffect};
-use crate::analysis::{Catalog, SearchPath};
+use crate::analysis::{AnalyzerLimits, Catalog, Dialect, SearchPath, Strings};
 use crate::event::{RecordedVerdict, StatementRecord};
 use crate::facts::{Certainty, Facts, Verb, Why};
-use crate::name::RuleId;
-use crate::policy::{Allowed, Decision, Denial, DenyReason, IdentityClass, Limit, RuleSet};
+use crate::policy::{Allowed, Decision, IdentityClass, Limit, RuleSet};
 use crate::session::Turn;
+
+mod doors;
+mod refusal;
+
+use refusal::{NOT_UNDERSTOOD, no_catalog, not_understood, refusal_of, unknown_relation};
+
+pub use doors::{Door, plan_door};
+pub use refusal::{Refusal, Words};
 
 /// A rule set in force, with everything derived from it.
 #[derive(Debug)]
@@ -98,7 +105,11 @@ impl Plan {
 
     /// Refused because a construct, or a name, was not understood.
     pub fn is_not_understood(&self) -> bool {
-        matches!(&self.verdict, Verdict::Refuse(refusal) if refusal.code == NOT_UNDERSTOOD)
+        matches!(
+            &self.verdict,
+            Verdict::Refuse(refusal)
+                if refusal.code == NOT_UNDERSTOOD && refusal.words == Words::Ours
+        )
     }
 
     /// Whether SQL PREPARE stands in this text.
@@ -118,21 +129,6 @@ pub enum Verdict {
     Refuse(Refusal),
 }
 
-/// What a client is told of a refusal. An allow-list: fixed texts, names of rules and constructs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// SQLSTATE.
-    pub code: &'static str,
-    /// One line; names the rule where there is one.
-    pub message: String,
-    /// The way out, where there is one.
-    pub hint: Option<String>,
-    /// 1-based character position in the client's text, for syntax errors.
-    pub position: Option<u32>,
-    /// The rule that refused.
-    pub rule: Option<RuleId>,
-}
-
 /// Everything a plan depends on besides the text and the rules' predicates.
 #[derive(Debug)]
 pub struct Scope<'a> {
@@ -142,18 +138,26 @@ pub struct Scope<'a> {
     pub database: &'a str,
     /// Schemas searched for unqualified names.
     pub path: &'a SearchPath,
+    /// How the server reads text.
+    pub dialect: Dialect,
     /// Digest of all of the above and of the catalog; see [`ScopeKey::new`].
     pub key: ScopeKey,
 }
 
 /// Digest of everything a plan depends on besides its text: identity class (which holds the rule
-/// set's digest), database, catalog, search path.
+/// set's digest), database, catalog, search path, the server's way of reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ScopeKey([u8; 16]);
 
 impl ScopeKey {
     /// Computed when one of the inputs changes, not per statement.
-    pub fn new(turn: Turn<'_>, class: &IdentityClass, database: &str, path: &SearchPath) -> Self {
+    pub fn new(
+        turn: Turn<'_>,
+        class: &IdentityClass,
+        database: &str,
+        path: &SearchPath,
+        dialect: Dialect,
+    ) -> Self {
         let catalog = turn.analyzer.catalog(database);
         let mut hash = Sha256::new();
         let mut part = |bytes: &[u8]| {
@@ -168,6 +172,13 @@ impl ScopeKey {
             SearchPath::Known(schemas) => schemas.iter().for_each(|name| part(name.as_bytes())),
             SearchPath::Uncertain => part(&[0xff]),
         }
+        let Dialect { strings, release } = dialect;
+        let strings = match strings {
+            Strings::Standard => 0,
+            Strings::Escaped => 1,
+        };
+        let [high, low] = release.to_be_bytes();
+        hash.update([strings, high, low]);
         Self(first_16(&hash.finalize()))
     }
 }
@@ -241,6 +252,7 @@ pub fn admit(turn: Turn<'_>, plan: &Plan) -> Result<(), Refusal> {
             hint: Some(format!("retry in {seconds} s")),
             position: None,
             rule: Some(limit.rule.clone()),
+            words: Words::Ours,
         });
     }
     Ok(())
@@ -265,10 +277,13 @@ fn make_plan(turn: Turn<'_>, scope: &Scope<'_>, text: &[u8]) -> Plan {
     // Whom no rule concerns may use names that are ambiguous to us: the path was never asked for.
     let concerned = scope.class.concerned;
     let catalog = concerned.then(|| turn.analyzer.catalog(scope.database)).flatten();
-    let parsed = sql::analyze(text, catalog.as_deref(), scope.path, &turn.analyzer.limits);
-    // Of a text that is no statement nobody knows which words are values.
+    let limits = AnalyzerLimits { dialect: scope.dialect, ..turn.analyzer.limits };
+    let parsed = sql::analyze(text, catalog.as_deref(), scope.path, &limits);
+    // Of a text that is no statement nobody knows which words are values, and the scanner for
+    // literals knows the standard reading alone.
     let understood = parsed.facts.certainty == Certainty::Known;
-    let normalized = if understood { sql::normalize(text) } else { None };
+    let scannable = understood && scope.dialect.strings == Strings::Standard;
+    let normalized = if scannable { sql::normalize(text) } else { None };
     let draft = Draft::new(text.as_bytes(), normalized, &parsed.facts);
     let plan = judge(turn, scope, (text, &parsed), catalog.as_deref(), draft);
     let quiet = plan.record.verbs.iter().all(|verb| errors_hold_no_data(*verb));
@@ -329,7 +344,7 @@ fn judge(
         Ok(Some(rewritten)) => draft.allow(Verdict::Rewrite(rewritten), allowed),
         Err(CannotEnforce { message, hint, code }) => {
             let rule = allowed.rules.first().cloned();
-            draft.refuse(Refusal { code, message, hint, position: None, rule })
+            draft.refuse(Refusal { code, message, hint, position: None, rule, words: Words::Ours })
         }
     }
 }
@@ -381,9 +396,9 @@ impl Draft {
         self.record.verdict = RecordedVerdict::Denied {
             code: refusal.code.to_owned(),
             // The grammar's message quotes the text it stumbled over: not for the record.
-            reason: match refusal.code {
-                SYNTAX_ERROR => "syntax error".to_owned(),
-                _ => refusal.message.clone(),
+            reason: match refusal.words {
+                Words::Grammar { .. } => "syntax error".to_owned(),
+                Words::Ours | Words::Servers => refusal.message.clone(),
             },
         };
         self.record.rules = refusal.rule.iter().cloned().collect();
@@ -424,70 +439,6 @@ impl Draft {
             wants_catalog: false,
             plain_text: false,
         }
-    }
-}
-
-fn refusal_of(denial: Denial) -> Refusal {
-    let Denial { reason, rule, message, hint } = denial;
-    match reason {
-        DenyReason::NotUnderstood(why) => not_understood(&why),
-        DenyReason::Rule
-        | DenyReason::NotAllowed
-        | DenyReason::SideDoor
-        | DenyReason::MissingAttribute => {
-            let message = match &rule {
-                Some(rule) => format!("rule `{rule}`: {message}"),
-                None => message,
-            };
-            Refusal { code: "42501", message, hint, position: None, rule }
-        }
-    }
-}
-
-fn not_understood(why: &Why) -> Refusal {
-    let (code, message, hint, position) = match why {
-        // The server's own grammar would say the same.
-        Why::Syntax { message, position } => (SYNTAX_ERROR, message.clone(), None, *position),
-        Why::NotUtf8 => (
-            "22021",
-            "statement is not valid UTF-8".to_owned(),
-            Some("set client_encoding to UTF8"),
-            None,
-        ),
-        Why::TooLong => (
-            "54000",
-            "statement is longer than this proxy analyses".to_owned(),
-            Some("send the values as parameters, or raise limits.statement_bytes"),
-            None,
-        ),
-        Why::TooComplex => (
-            "54001",
-            "statement is nested deeper or holds more tokens than this proxy analyses".to_owned(),
-            Some("split the statement, or use an array parameter instead of a long list"),
-            None,
-        ),
-        Why::Construct(name) => (NOT_UNDERSTOOD, format!("not understood: {name}"), None, None),
-    };
-    Refusal { code, message, hint: hint.map(str::to_owned), position, rule: None }
-}
-
-fn no_catalog(database: &str) -> Refusal {
-    Refusal {
-        code: "57P03",
-        message: format!("the catalog of database `{database}` is not known yet"),
-        hint: Some("retry; if it persists, look at /readyz of the proxy".to_owned()),
-        position: None,
-        rule: None,
-    }
-}
-
-fn unknown_relation(name: &str) -> Refusal {
-    Refusal {
-        code: "42P01",
-        message: format!("relation \"{name}\" does not exist"),
-        hint: None,
-        position: None,
-        rule: None,
     }
 }
 
@@ -551,10 +502,6 @@ fn hex_16(digest: &[u8]) -> String {
     hex(digest.get(..8).unwrap_or(digest))
 }
 
-/// syntax_error: by PostgreSQL's own grammar.
-const SYNTAX_ERROR: &str = "42601";
-/// feature_not_supported: by the analysis.
-const NOT_UNDERSTOOD: &str = "0A000";
 /// Longer texts are analysed each time: one of them would push out hundreds of small ones.
 const CACHED_TEXT_BYTES_MAX: usize = 16 * 1024;
 /// What a plan weighs beside its texts: the record, vectors, the cache's own entry.

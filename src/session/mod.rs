@@ -68,6 +68,10 @@ pub enum Effect {
     /// that point (nothing may be injected before the handshake): the shell checks it and ends the
     /// connection otherwise. Answered with [`Answer::TlsStarted`].
     StartTls,
+    /// The client began with a TLS handshake, of which its input holds the first bytes: go on with
+    /// it from there. The client must agree on the protocol's name (ALPN), so that a handshake meant
+    /// for another service is not taken for ours. Answered with [`Answer::TlsStarted`].
+    StartDirectTls,
     /// Find out something about a login. Answered with [`Answer::Authenticate`].
     Authenticate(Box<auth::Request>),
     /// Take note of what became of an attempt to log in. No answer.
@@ -178,6 +182,19 @@ pub enum Phase {
     Closing,
 }
 
+/// How far the server has come with what it was sent. Counters only grow: the shell measures time
+/// from their changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Statements the server is done with and told of: it keeps what it has to say to the end of a
+    /// batch, or of a text of several statements, unless that is much.
+    pub statements: u64,
+    /// Transactions it is done with.
+    pub transactions: u64,
+    /// It owes a reply.
+    pub in_flight: bool,
+}
+
 /// Why the shell ends a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndCause {
@@ -191,24 +208,45 @@ pub enum EndCause {
     LoginTimeout,
     /// The client was silent for longer than the configuration allows.
     IdleTimeout,
+    /// The same inside a transaction.
+    IdleInTransaction,
+    /// A statement ran over its time and the server did not stop it.
+    StatementTimeout,
+    /// A transaction took longer than the configuration allows.
+    TransactionTimeout,
+    /// The session is as old as the configuration lets sessions become.
+    Lifetime,
     /// An operator asked for it.
     Operator,
     /// The audit trail cannot take more and the configuration says to refuse.
     AuditUnavailable,
     /// The listener does not admit clients from this address.
     AddressRefused,
+    /// A trusted proxy did not announce its client with a PROXY protocol header.
+    HeaderRefused,
+    /// Too many clients of this address are logging in.
+    TooManyLogins,
+    /// As many clients are logged in as the configuration allows.
+    TooManyClients,
 }
 
 impl EndCause {
     /// The client was turned away: it never became a session, and the trail holds a failed login.
     pub fn is_refusal(self) -> bool {
         match self {
-            Self::AddressRefused => true,
+            Self::AddressRefused
+            | Self::HeaderRefused
+            | Self::TooManyLogins
+            | Self::TooManyClients => true,
             Self::ClientGone
             | Self::ServerGone
             | Self::Shutdown
             | Self::LoginTimeout
             | Self::IdleTimeout
+            | Self::IdleInTransaction
+            | Self::StatementTimeout
+            | Self::TransactionTimeout
+            | Self::Lifetime
             | Self::AuditUnavailable
             | Self::Operator => false,
         }
@@ -260,6 +298,13 @@ pub trait Session {
     /// Whether the server works on something the client asked for, so that a cancel would hit that
     /// and nothing else: not between statements, and not while the session asks the server itself.
     fn cancellable(&self) -> bool;
+
+    /// How far the server has come.
+    fn progress(&self) -> Progress;
+
+    /// What is in flight ran over its time and is being cancelled: an error that tells of a cancel
+    /// is to tell the client why.
+    fn overdue(&mut self);
 
     /// Who the session is, as far as the login got; another `Arc` when that changed.
     fn record(&self) -> Option<&Arc<SessionRecord>>;

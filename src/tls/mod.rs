@@ -23,7 +23,7 @@ mod watched;
 pub use accept::{Acceptor, ClientCertificates, ClientLeg, Version};
 pub use connect::{Authorities, Connector, ServerLeg, UpstreamTls, Verification};
 pub use files::{Part, Problem};
-pub use watched::{Look, Source, Watched};
+pub use watched::{Look, LookAt, Source, Watched};
 
 /// The application protocol of PostgreSQL, as registered for ALPN.
 pub const ALPN: &[u8] = b"postgresql";

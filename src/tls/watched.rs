@@ -75,11 +75,20 @@ impl std::fmt::Debug for Contents {
     }
 }
 
+/// Files that can be looked at, whatever is built of them.
+pub trait LookAt: std::fmt::Debug + Send + Sync {
+    /// Reads the files; puts them in force if they are others than those last tried.
+    fn look(&self) -> Look;
+}
+
 /// What a look at the files found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Look {
     /// What was there at the last look; its problem, if it has one, is known.
     Same,
+    /// Something else that cannot be used. Somebody may be half-way through writing: the next look
+    /// refuses it if it is still the same.
+    Unsettled,
     /// Something else, and it is in force now.
     Swapped,
     /// Something that cannot be used; what was in force stays.
@@ -91,7 +100,14 @@ pub enum Look {
 pub struct Watched<S: Source> {
     source: S,
     current: Arc<ArcSwap<S::Built>>,
-    tried: Mutex<Result<[u8; 32], Problem>>,
+    tried: Mutex<Tried>,
+}
+
+/// What was last found, and its problem as long as that was not told.
+#[derive(Debug)]
+struct Tried {
+    found: Result<[u8; 32], Problem>,
+    untold: Option<Problem>,
 }
 
 impl<S: Source> Watched<S> {
@@ -103,34 +119,43 @@ impl<S: Source> Watched<S> {
         let contents = source.read()?;
         let built = source.build(&contents)?;
         let current = Arc::new(ArcSwap::from_pointee(built));
-        Ok(Self { source, current, tried: Mutex::new(Ok(contents.digest())) })
+        let tried = Tried { found: Ok(contents.digest()), untold: None };
+        Ok(Self { source, current, tried: Mutex::new(tried) })
     }
 
     /// What is in force, now and after each change.
     pub fn current(&self) -> Arc<ArcSwap<S::Built>> {
         Arc::clone(&self.current)
     }
+}
 
-    /// Reads the files; puts them in force if they are others than those last tried.
-    pub fn look(&self) -> Look {
+impl<S> LookAt for Watched<S>
+where
+    S: Source + std::fmt::Debug + Send + Sync,
+    S::Built: std::fmt::Debug + Send + Sync,
+{
+    fn look(&self) -> Look {
         let read = self.source.read();
         let found = match &read {
             Ok(contents) => Ok(contents.digest()),
             Err(problem) => Err(problem.clone()),
         };
-        {
-            let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
-            if *tried == found {
-                return Look::Same;
-            }
-            *tried = found;
+        let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        if tried.found == found {
+            return tried.untold.take().map_or(Look::Same, Look::Refused);
         }
-        match read.and_then(|contents| self.source.build(&contents)) {
+        let built = read.and_then(|contents| self.source.build(&contents));
+        tried.found = found;
+        match built {
             Ok(built) => {
+                tried.untold = None;
                 self.current.store(Arc::new(built));
                 Look::Swapped
             }
-            Err(problem) => Look::Refused(problem),
+            Err(problem) => {
+                tried.untold = Some(problem);
+                Look::Unsettled
+            }
         }
     }
 }

@@ -2,5 +2,6 @@
 
 pub mod error;
 pub mod pg;
+pub mod proxy_header;
 pub mod queue;
 pub mod reader;

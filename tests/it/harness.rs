@@ -23,6 +23,8 @@ pub(crate) struct Setup {
     pub(crate) upstream_text: Option<String>,
     /// The value of `listen:`; `{port}` and `{folder}` are replaced.
     pub(crate) listen: String,
+    /// Most file descriptors the proxy may have, if not what it gets here.
+    pub(crate) descriptors: Option<u32>,
     /// Files of the rules folder: name and text.
     pub(crate) rules: Vec<(String, String)>,
     /// `allow` or `deny`.
@@ -44,6 +46,7 @@ impl Setup {
             upstream,
             upstream_text: None,
             listen: "\"127.0.0.1:{port}\"".into(),
+            descriptors: None,
             rules: vec![("none.yaml".into(), "version: 1\nrules: []\n".into())],
             default: "allow",
             datasource_extra: String::new(),
@@ -137,15 +140,50 @@ impl Portcullis {
         proxy
     }
 
+    /// Starts one beside another on the same ports; both must share them.
+    pub(crate) fn start_beside(&self, setup: &Setup) -> Self {
+        let command = command_with(setup.descriptors);
+        Self::launch_with(command, Stdio::null(), (setup, self.listen, self.admin)).listening()
+    }
+
+    /// Starts it as a service manager does that keeps the socket.
+    pub(crate) fn start_activated(setup: &Setup, socket: &TcpListener) -> Self {
+        let listen = socket.local_addr().unwrap().port();
+        let kept = std::os::fd::OwnedFd::from(socket.try_clone().unwrap());
+        // The socket becomes descriptor 3, and the shell becomes the proxy: the id is its own.
+        let script = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"";
+        let mut command = server_command(Path::new("sh"), None);
+        command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_portcullis")]).env("NO_COLOR", "1");
+        Self::launch_with(command, kept.into(), (setup, listen, free_port())).listening()
+    }
+
+    /// Waits until it has said so.
+    fn listening(mut self) -> Self {
+        wait_until("the proxy listens", READY_TIMEOUT, || {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the proxy ended: {}\n{}", ended.unwrap(), self.log());
+            self.log().contains("admin port")
+        });
+        self
+    }
+
     fn launch(setup: &Setup) -> Self {
+        let command = command_with(setup.descriptors);
+        Self::launch_with(command, Stdio::null(), (setup, free_port(), free_port()))
+    }
+
+    fn launch_with(
+        mut command: Command,
+        stdin: Stdio,
+        (setup, listen, admin): (&Setup, u16, u16),
+    ) -> Self {
         let folder = tempfile::Builder::new().prefix("portcullis-it-").tempdir().unwrap();
-        let (listen, admin) = (free_port(), free_port());
         let config = setup.write(folder.path(), listen, admin);
         let log = fs::File::create(folder.path().join("log")).unwrap();
-        let child = command()
+        let child = command
             .args(["run", "--config"])
             .arg(&config)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
@@ -243,7 +281,20 @@ impl Drop for Portcullis {
 
 /// The binary under test, without the environment of whoever runs the tests.
 pub(crate) fn command() -> Command {
-    let mut command = server_command(Path::new(env!("CARGO_BIN_EXE_portcullis")), None);
+    command_with(None)
+}
+
+/// The same with at most this many file descriptors.
+fn command_with(descriptors: Option<u32>) -> Command {
+    let binary = Path::new(env!("CARGO_BIN_EXE_portcullis"));
+    let mut command = match descriptors {
+        Some(most) => {
+            let mut limited = server_command(Path::new("prlimit"), None);
+            limited.arg(format!("--nofile={most}:{most}")).arg("--").arg(binary);
+            limited
+        }
+        None => server_command(binary, None),
+    };
     command.env("NO_COLOR", "1").env_remove("RUST_LOG");
     command
 }

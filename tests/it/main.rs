@@ -25,13 +25,23 @@ mod auth;
 #[cfg(test)]
 mod catalog;
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
+mod client_tls;
+#[cfg(test)]
+mod complaints;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod doors;
+#[cfg(test)]
 mod drivers;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod limits;
 #[cfg(test)]
 mod listeners;
 #[cfg(test)]
@@ -43,10 +53,14 @@ mod refusal;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod restart;
+#[cfg(test)]
 mod side_doors;
 #[cfg(test)]
 mod terminated;
 #[cfg(test)]
 mod transparency;
+#[cfg(test)]
+mod upstream_list;
 #[cfg(test)]
 mod upstream_tls;

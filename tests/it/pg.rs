@@ -66,7 +66,7 @@ impl Postgres {
         run(Command::new("cp").arg("-a").arg(&template).arg(&data));
         give_to_account(folder.path());
         // The superuser stays trusted: the tests look behind the proxy's back with it.
-        let hba_text = format!("host all {SUPERUSER} 127.0.0.1/32 trust\n{hba}");
+        let hba_text = format!("host all,replication {SUPERUSER} 127.0.0.1/32 trust\n{hba}");
         fs::write(data.join("pg_hba.conf"), hba_text).unwrap();
         for (name, text) in files {
             let path = data.join(name);
@@ -77,6 +77,19 @@ impl Postgres {
         let conf = data.join("postgresql.conf");
         let written = fs::read_to_string(&conf).unwrap() + "\n" + settings;
         fs::write(&conf, written).unwrap();
+        let mut server = Self { child: None, folder, port: free_port() };
+        server.launch();
+        server
+    }
+
+    /// A streaming standby of a server that trusts the superuser for replication.
+    pub(crate) fn standby_of(primary: &Self) -> Self {
+        let folder = tempfile::Builder::new().prefix("portcullis-pg-").tempdir().unwrap();
+        give_to_account(folder.path());
+        let mut copy = server_command(&server_program("pg_basebackup"), account());
+        copy.arg("-D").arg(folder.path().join("data")).args(["-h", "127.0.0.1", "-U", SUPERUSER]);
+        copy.args(["-p", &primary.port.to_string(), "-R", "-X", "stream", "-c", "fast"]);
+        run(copy.arg("--no-sync").current_dir("/"));
         let mut server = Self { child: None, folder, port: free_port() };
         server.launch();
         server
@@ -186,7 +199,7 @@ pub(crate) fn expect_success(output: &Output, what: &str) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn client_program(name: &str, port: u16, user: &str) -> Command {
+pub(crate) fn client_program(name: &str, port: u16, user: &str) -> Command {
     let mut command = Command::new(server_program(name));
     command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", user]);
     command.env("PGPASSWORD", PASSWORD).env("PGCONNECT_TIMEOUT", "10").env("LC_ALL", "C");
@@ -195,7 +208,7 @@ fn client_program(name: &str, port: u16, user: &str) -> Command {
 }
 
 /// Finds a PostgreSQL program: in the newest `/usr/lib/postgresql/N/bin`, else on the path.
-fn server_program(name: &str) -> PathBuf {
+pub(crate) fn server_program(name: &str) -> PathBuf {
     let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()

@@ -181,7 +181,7 @@ fn fast_path_function_calls_are_refused() {
         body.extend([0, 0, 0, 0, 0, 0]);
         raw.send_bytes(&frame(b'F', &body));
         let reply = raw.reply();
-        assert_eq!((reply.code(), reply.sequence.as_str()), ("0A000", "EZ"), "function {oid}");
+        assert_eq!((reply.code(), reply.sequence.as_str()), ("42501", "EZ"), "function {oid}");
     }
     assert!(scene.recorder.to_server().is_empty());
     assert_eq!(raw.query("select 1").value(), "1");

@@ -123,7 +123,10 @@ fn client(name: &str, fields: &[Word]) -> Option<(u8, Vec<u8>)> {
         "Flush" => body.tag(b'H'),
         "Terminate" => body.tag(b'X'),
         "CopyFail" => body.text(text(0)).tag(b'f'),
-        "FunctionCall" => body.raw(&[0; 10]).tag(b'F'),
+        "FunctionCall" => {
+            body.u32(fields.first().map_or(0, Word::number));
+            body.raw(fields.get(1).map_or(&[0; 6], Word::bytes)).tag(b'F')
+        }
         "Password" => body.text(text(0)).tag(b'p'),
         "SaslInitial" => {
             let len = u32::try_from(text(1).len()).unwrap();
@@ -184,6 +187,8 @@ fn server(name: &str, fields: &[Word]) -> Option<(u8, Vec<u8>)> {
         "ParseComplete" => body.tag(b'1'),
         "BindComplete" => body.tag(b'2'),
         "CloseComplete" => body.tag(b'3'),
+        "FunctionCallResponse" => body.raw(text(0)).tag(b'V'),
+        "CopyBothResponse" => body.raw(&[0, 0, 0]).tag(b'W'),
         "NoData" => body.tag(b'n'),
         "PortalSuspended" => body.tag(b's'),
         "ParameterDescription" => {

@@ -431,6 +431,7 @@ fn effect_words(effect: &Effect) -> String {
     let key = |key: &CancelKey| format!("{}/{}", key.pid, key.secret.escape_ascii());
     match effect {
         Effect::StartTls => "start_tls".to_owned(),
+        Effect::StartDirectTls => "start_direct_tls".to_owned(),
         Effect::Connect => "connect".to_owned(),
         Effect::Authenticate(_) => "authenticate".to_owned(),
         Effect::ReportLogin(_) => "report".to_owned(),

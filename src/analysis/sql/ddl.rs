@@ -12,11 +12,15 @@ use super::tree::{Kind, Node};
 /// # Errors
 /// The 1-based line of the first statement that is not understood, and why.
 pub(in crate::analysis) fn drafts_from_ddl(ddl: &str) -> Result<Drafts, (u32, String)> {
-    let limits = AnalyzerLimits { statement_bytes_max: usize::MAX, tokens_max: usize::MAX };
+    let limits = AnalyzerLimits {
+        statement_bytes_max: usize::MAX,
+        tokens_max: usize::MAX,
+        ..AnalyzerLimits::default()
+    };
     parse::on_deep_stack(ddl, || {
         let statements = parse::parse(ddl, &limits).map_err(|why| {
             let (message, position) = match why {
-                Why::Syntax { message, position } => (message, position),
+                Why::Syntax(error) => (error.message, error.position),
                 Why::TooComplex | Why::TooLong => ("too complex".to_owned(), None),
                 Why::NotUtf8 => ("holds a NUL character".to_owned(), None),
                 Why::Construct(name) => (name, None),

@@ -51,6 +51,11 @@ pub(super) fn called(schema: Option<&str>, name: &str, catalog: Option<&Catalog>
     FunctionUse { schema: schema.map(Into::into), name: name.into(), class }
 }
 
+/// The use of the one function of this name in this schema, as the server told both.
+pub fn function_called(schema: &str, name: &str) -> FunctionUse {
+    called(Some(schema), name, None)
+}
+
 /// Names the newest grammar turns into calls of the system's functions although nobody wrote a
 /// schema. Servers before it take them for ordinary names and search the path, where somebody may
 /// have defined such a function. Keyword calls every supported server qualifies (`extract`,

@@ -57,7 +57,8 @@ fn nested_governed_relations_are_answered_or_refused() {
 
 #[test]
 fn long_texts_are_refused_before_they_are_parsed() {
-    let limits = AnalyzerLimits { statement_bytes_max: 100, tokens_max: 20 };
+    let limits =
+        AnalyzerLimits { statement_bytes_max: 100, tokens_max: 20, ..AnalyzerLimits::default() };
     let why = |text: &str| analyze(text, None, &SearchPath::Uncertain, &limits).facts.certainty;
     assert_eq!(why(&format!("SELECT '{}'", "x".repeat(100))), Certainty::Unknown(Why::TooLong));
     assert_eq!(why(&format!("SELECT {}1", "1,".repeat(30))), Certainty::Unknown(Why::TooComplex));

@@ -11,6 +11,7 @@ use crate::facts::{Facts, Why};
 
 use super::{AnalyzerLimits, Catalog, SearchPath};
 
+mod complaint;
 mod ddl;
 mod edits;
 mod facts;
@@ -35,6 +36,7 @@ mod write;
 
 pub(super) use ddl::drafts_from_ddl;
 pub use edits::Rewritten;
+pub use functions::function_called;
 #[cfg(any(test, fuzzing))]
 pub use fuzz::fuzz_rewrite;
 pub use mask::check_mask;

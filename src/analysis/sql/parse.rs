@@ -6,9 +6,12 @@
 
 use std::thread;
 
-use crate::analysis::AnalyzerLimits;
+use pg_query::ParserOptions;
+
+use crate::analysis::{AnalyzerLimits, Strings};
 use crate::facts::Why;
 
+use super::complaint;
 use super::tree::{self, Node, TooDeep};
 
 /// One token of the text that is not a comment.
@@ -32,18 +35,28 @@ pub(super) fn parse(text: &str, limits: &AnalyzerLimits) -> Result<Vec<Node>, Wh
     if text.contains('\0') {
         return Err(Why::NotUtf8);
     }
-    // A token has at least one byte: only a long text can hold too many.
-    if text.len() > limits.tokens_max
-        && scan(text).is_some_and(|tokens| tokens.len() > limits.tokens_max)
-    {
-        return Err(Why::TooComplex);
+    // A token has at least one byte: only a long text can hold too many. The scanner knows the
+    // standard reading of strings only, so under another one bytes stand for tokens.
+    if text.len() > limits.tokens_max {
+        let few = match limits.dialect.strings {
+            Strings::Standard => scan(text).is_none_or(|tokens| tokens.len() <= limits.tokens_max),
+            Strings::Escaped => false,
+        };
+        if !few {
+            return Err(Why::TooComplex);
+        }
     }
-    match pg_query::parse(text, 0) {
+    let strings = limits.dialect.strings;
+    match read(text, strings) {
         Ok(parsed) => tree::statements(&parsed.protobuf).map_err(|TooDeep| Why::TooComplex),
         Err(pg_query::Error::Parse(message)) if too_complex(&message) => Err(Why::TooComplex),
         Err(pg_query::Error::Parse(message)) => {
-            let position = error_position(text, &message);
-            Err(Why::Syntax { message, position })
+            let same = |beginning: &str| match read(beginning, strings) {
+                Err(pg_query::Error::Parse(said)) => said == message,
+                Ok(_) | Err(_) => false,
+            };
+            let error = complaint::describe(text, message.clone(), limits.dialect, &same);
+            Err(Why::Syntax(Box::new(error)))
         }
         Err(pg_query::Error::Decode(_)) => Err(Why::TooComplex),
         Err(pg_query::Error::Conversion(_)) => Err(Why::NotUtf8),
@@ -54,6 +67,21 @@ pub(super) fn parse(text: &str, limits: &AnalyzerLimits) -> Result<Vec<Node>, Wh
             | pg_query::Error::IsUtility(_)
             | pg_query::Error::Split(_),
         ) => Err(Why::Construct("a text the parser could not answer for".to_owned())),
+    }
+}
+
+fn read(text: &str, strings: Strings) -> pg_query::Result<pg_query::ParseResult> {
+    match strings {
+        Strings::Standard => pg_query::parse(text, ParserOptions::DEFAULT),
+        Strings::Escaped => {
+            // Its warnings are the server's to give; here they would fill a pipe nobody reads.
+            let options = ParserOptions::DISABLE_STANDARD_CONFORMING_STRINGS
+                | ParserOptions::DISABLE_ESCAPE_STRING_WARNING;
+            let parsed = pg_query::parse(text, options);
+            // The library keeps the setting for the next scan on this thread: put it back.
+            drop(pg_query::parse("", ParserOptions::DEFAULT));
+            parsed
+        }
     }
 }
 
@@ -153,22 +181,4 @@ fn too_complex(message: &str) -> bool {
     ["stack depth", "nested too deeply", "memory exhausted"]
         .iter()
         .any(|said| message.contains(said))
-}
-
-/// The 1-based character position of a syntax error. The binding drops the grammar's own position,
-/// so it is found again from the token the message quotes, and left out when that is ambiguous.
-fn error_position(text: &str, message: &str) -> Option<u32> {
-    let place = if message.ends_with("at end of input") {
-        text.len()
-    } else {
-        let near = message.split_once("at or near \"")?.1.strip_suffix('"')?;
-        let mut places = text.match_indices(near).map(|(at, _)| at);
-        let first = places.next()?;
-        if places.next().is_some() {
-            return None;
-        }
-        first
-    };
-    let characters = text.get(..place)?.chars().count();
-    u32::try_from(characters).ok()?.checked_add(1)
 }

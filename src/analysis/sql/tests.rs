@@ -30,7 +30,7 @@ fn facts(sql: &str, path: &SearchPath) -> String {
     if let Certainty::Unknown(why) = &parsed.facts.certainty {
         return match why {
             Why::Construct(name) => format!("? {name}"),
-            Why::Syntax { .. } | Why::NotUtf8 | Why::TooLong | Why::TooComplex => {
+            Why::Syntax(_) | Why::NotUtf8 | Why::TooLong | Why::TooComplex => {
                 format!("? {why:?}")
             }
         };

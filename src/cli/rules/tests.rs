@@ -170,7 +170,8 @@ fn the_examples_of_the_manual_load() {
     let (identities, rules): (Vec<&str>, Vec<&str>) =
         blocks.into_iter().partition(|block| block.contains("\nidentities:"));
     let file = |text: &&str| SourceFile { name: "RULES.md".to_owned(), text: (*text).to_owned() };
-    assert_eq!((identities.len(), rules.len()), (1, 1));
+    assert_eq!(identities.len(), 1, "one identities file");
+    assert!(!rules.is_empty());
     let folder = Files {
         rules: rules.iter().map(file).collect(),
         identities: identities.first().map(file),

@@ -418,6 +418,7 @@ fn activity(verb: Verb) -> u8 {
         | Verb::Vacuum
         | Verb::Admin
         | Verb::FunctionCall
+        | Verb::Replication
         | Verb::Empty => OTHER,
     }
 }

@@ -27,7 +27,8 @@ impl<'a> Question<'a> {
             called.any(|function| allow.functions.iter().any(|pattern| pattern.names(function)))
         };
         if !allow.is_list() {
-            return function();
+            let mut verbs = self.facts.actions.iter().map(|action| action.verb);
+            return function() || verbs.any(|verb| verb.is_door() && allow.named.contains(&verb));
         }
         let listed = self.facts.actions.iter().any(|action| allow.lists(action.verb));
         let covered = || self.facts.accesses.iter().any(|access| self.covers(allow, access));
@@ -65,6 +66,7 @@ impl<'a> Question<'a> {
         let listed = |verb: Verb| {
             always_allowed(verb, lists)
                 || lists.iter().any(|allow| allow.lists(verb))
+                || (verb.is_door() && self.opened(verb))
                 || (verb == Verb::Select && !lists.is_empty() && self.only_resets())
         };
         if let Some(action) = self.facts.actions.iter().find(|action| !listed(action.verb)) {
@@ -166,7 +168,8 @@ fn always_allowed(verb: Verb, lists: &[&Allow]) -> bool {
         | Verb::Load
         | Verb::Vacuum
         | Verb::Admin
-        | Verb::FunctionCall => false,
+        | Verb::FunctionCall
+        | Verb::Replication => false,
     }
 }
 

@@ -11,6 +11,12 @@ use crate::policy::rule::{Allow, Effect};
 impl Question<'_> {
     /// Refuses side doors; the first found is named.
     pub(super) fn check_side_doors(&self) -> Result<(), Denial> {
+        for action in &self.facts.actions {
+            self.check_door(action.verb)?;
+        }
+        if !self.class.concerned {
+            return Ok(());
+        }
         for setting in &self.facts.settings {
             self.check_reading(setting)?;
         }
@@ -30,6 +36,39 @@ impl Question<'_> {
             self.check_access(access)?;
         }
         Ok(())
+    }
+
+    /// What is closed to everybody until a rule opens it by name.
+    fn check_door(&self, verb: Verb) -> Result<(), Denial> {
+        if !verb.is_door() {
+            return Ok(());
+        }
+        let name = verb.name();
+        if self.class.governed && verb == Verb::Replication {
+            let message = format!("`{name}` shows all rows, and you are under rules");
+            return Err(side_door(message).with_hint("connect as a user whom no rule restricts"));
+        }
+        let opening = self.allows().filter(|allow| allow.named.contains(&verb));
+        let call = || self.facts.functions.first().filter(|_| verb == Verb::FunctionCall);
+        let mut opening = opening.peekable();
+        if opening.peek().is_none() {
+            return Err(side_door(format!("`{name}` is not available unless a rule opens it"))
+                .with_hint(format!(
+                    "an allow rule opens it by naming `{name}` in its statements"
+                )));
+        }
+        let Some(function) = call() else { return Ok(()) };
+        // Functions beside `function_call` narrow it; without any it is open for all.
+        let fits = |allow: &Allow| {
+            let patterns = &allow.functions;
+            patterns.is_empty() || patterns.iter().any(|pattern| pattern.names(function))
+        };
+        if opening.any(fits) {
+            return Ok(());
+        }
+        let name = &function.name;
+        Err(side_door(format!("no rule opens `{name}` to function calls"))
+            .with_hint(format!("name `{name}` in the functions of the rule that allows them")))
     }
 
     /// Settings that change how the server reads text.
@@ -84,6 +123,10 @@ impl Question<'_> {
         match class {
             FunctionClass::Pure | FunctionClass::ReadsCatalog => return Ok(()),
             FunctionClass::Dangerous | FunctionClass::User => {}
+        }
+        if self.facts.actions.iter().any(|action| action.verb == Verb::FunctionCall) {
+            let message = format!("`{name}` cannot be called by message under rules");
+            return Err(side_door(message).with_hint("SELECT it"));
         }
         if resets_connection(function) {
             return Ok(());
@@ -140,7 +183,7 @@ impl Question<'_> {
     }
 
     /// Whether an allow rule names the statement itself; a group does not open side doors.
-    fn opened(&self, verb: Verb) -> bool {
+    pub(super) fn opened(&self, verb: Verb) -> bool {
         self.allows().any(|allow| allow.named.contains(&verb))
     }
 
@@ -199,6 +242,7 @@ fn closed(verb: Verb) -> bool {
         | Verb::Admin
         | Verb::CopyServerFile
         | Verb::FunctionCall
+        | Verb::Replication
         | Verb::Listen
         | Verb::Lock
         | Verb::Vacuum

@@ -54,8 +54,10 @@ impl World {
         };
         let class = self.rules.set.classify(self.rules.set.identify(login));
         let path = SearchPath::Known(path.iter().map(|name| Arc::from(*name)).collect());
-        let key = ScopeKey::new(self.turn(), &class, "shop", &path);
-        plan(self.turn(), &Scope { class: &class, database: "shop", path: &path, key }, text)
+        let dialect = Dialect::default();
+        let key = ScopeKey::new(self.turn(), &class, "shop", &path, dialect);
+        let scope = Scope { class: &class, database: "shop", path: &path, dialect, key };
+        plan(self.turn(), &scope, text)
     }
 }
 

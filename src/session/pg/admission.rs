@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::challenge::{Challenge, refuse, refuse_proof, report};
 use super::login::Connecting;
+use super::relay;
 use super::scope::ScopeTracker;
 use super::scram::server::{Binding, Stored};
 use super::scram::{self, Learned};
@@ -15,6 +16,7 @@ use crate::session::auth::{
     Asked, Attempt, ChannelBinding, Chosen, Grant, LookedUp, Method, Proof, Reply, Request, Scram,
     StoredIn, Transport, certificate_names, local_names,
 };
+use crate::session::gate::{self, Refusal, Verdict};
 use crate::session::{Effect, PeerCredentials, TlsPeer, Turn};
 use crate::wire::pg::message;
 use crate::wire::pg::startup::Startup;
@@ -283,10 +285,10 @@ impl Candidate {
 
     /// Who it is under the rules, unless they are against the start-up itself.
     fn identified(&self, call: &mut Call<'_>) -> Result<ScopeTracker, Denied> {
-        let scope = ScopeTracker::new(call.turn, self.login.clone());
+        let mut scope = ScopeTracker::new(call.turn, self.login.clone());
         let roles = &scope.class().identity.roles;
         call.journal.amend(|record| record.roles.clone_from(roles));
-        admit_parameters(call.turn, &self.startup, &scope)?;
+        admit_parameters(call.turn, &self.startup, &mut scope)?;
         Ok(scope)
     }
 }
@@ -312,12 +314,20 @@ pub(super) fn unavailable(why: &'static str) -> Denied {
 const SEE_TRAIL: &str = "the audit trail says why";
 
 /// Replication is another grammar; settings in the start-up obey the same policy as SET.
-fn admit_parameters(turn: Turn<'_>, startup: &Startup, scope: &ScopeTracker) -> Result<(), Denied> {
-    let replication = startup.get("replication").map(<[u8]>::to_ascii_lowercase);
-    let off = [&b"false"[..], b"off", b"no", b"0", b"f", b"n", b""];
-    if replication.is_some_and(|value| !off.contains(&value.as_slice())) {
-        let hint = Some("connect to the database server directly for replication");
-        return Err(Denied::new("0A000", "replication connections are not served", hint));
+fn admit_parameters(
+    turn: Turn<'_>,
+    startup: &Startup,
+    scope: &mut ScopeTracker,
+) -> Result<(), Denied> {
+    if startup.is_replication() {
+        let plan = relay::judge(turn, scope);
+        let verdict = match &plan.verdict {
+            Verdict::Refuse(refusal) => Err(refusal.clone()),
+            Verdict::Forward | Verdict::Rewrite(_) => gate::admit(turn, &plan),
+        };
+        if let Err(Refusal { code, message, hint, position: _, rule: _, words: _ }) = verdict {
+            return Err(Denied { code, message, hint, reason: None });
+        }
     }
     if !scope.class().concerned {
         return Ok(());

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use crate::analysis::Catalog;
+use crate::analysis::sql::function_called;
+use crate::facts::FunctionUse;
 use crate::session::Turn;
 use crate::session::pg::scope::ScopeTracker;
 use crate::wire::error::WireError;
@@ -16,6 +18,8 @@ pub(super) enum Purpose {
     SearchPath,
     /// The catalog of the database.
     Catalog,
+    /// What the OID of a function stands for.
+    Function(u32),
     /// Nothing: ends a transaction in which reading the catalog failed.
     Rollback,
 }
@@ -45,6 +49,11 @@ impl Injected {
                 "BEGIN TRANSACTION READ ONLY; SET LOCAL search_path = pg_catalog, pg_temp; {}; COMMIT",
                 Catalog::QUERY
             ),
+            Purpose::Function(oid) => format!(
+                "SELECT n.nspname, p.proname FROM pg_catalog.pg_proc AS p \
+                 JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace \
+                 WHERE p.oid OPERATOR(pg_catalog.=) '{oid}'::pg_catalog.oid"
+            ),
             Purpose::Rollback => "ROLLBACK".to_owned(),
         }
     }
@@ -67,6 +76,17 @@ impl Injected {
         self.failed = true;
     }
 
+    /// What the OID asked for stands for, if one was: `None` inside if it does not exist.
+    pub(super) fn function(&self) -> Option<(u32, Option<FunctionUse>)> {
+        let Purpose::Function(oid) = self.purpose else { return None };
+        let text = |value: &Option<Vec<u8>>| String::from_utf8(value.clone()?).ok();
+        let named = || match self.rows.first()?.as_slice() {
+            [schema, name] => Some(function_called(&text(schema)?, &text(name)?)),
+            _ => None,
+        };
+        Some((oid, named().filter(|_| !self.failed)))
+    }
+
     /// Takes the result over. A failure leaves things as they were: whatever needs the catalog is
     /// refused by the gate then.
     pub(super) fn complete(self, turn: Turn<'_>, scope: &mut ScopeTracker) {
@@ -77,7 +97,7 @@ impl Injected {
             return;
         }
         match self.purpose {
-            Purpose::Rollback => {}
+            Purpose::Rollback | Purpose::Function(_) => {}
             Purpose::SearchPath => {
                 let name = |row: Vec<Option<Vec<u8>>>| {
                     let text = String::from_utf8(row.into_iter().next()??).ok()?;

@@ -7,8 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::pending::Expect;
 use super::ready::{Ready, Remaining, Skip};
 use super::refusals::{
-    not_served, rules_changed, statement_too_long, too_many_statements, unknown_portal,
-    unknown_statement,
+    rules_changed, statement_too_long, too_many_statements, unknown_portal, unknown_statement,
 };
 use super::statements::{Portal, Prepared};
 use super::{Call, State};
@@ -23,7 +22,7 @@ use crate::wire::reader::Reader;
 
 /// Whether a message was handled or has to wait (for a catalog, for more bytes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Handled {
+pub(super) enum Handled {
     Yes,
     Wait,
 }
@@ -104,10 +103,7 @@ impl Ready {
             Frontend::Query | Frontend::Parse if head.len > self.config.inspected_bytes_max => {
                 return self.too_long(call, kind, head, input);
             }
-            Frontend::FunctionCall => {
-                let refusal = not_served("function calls outside of statements");
-                return Ok(self.refuse_unread(call, &refusal, head, input));
-            }
+            Frontend::FunctionCall => return self.function_call(call, head, input),
             Frontend::Password => return Err(WireError::UnexpectedMessage(head.tag)),
             Frontend::Query
             | Frontend::Parse
@@ -147,13 +143,13 @@ impl Ready {
     }
 
     /// Passes a message on, its end perhaps later.
-    fn pass(&mut self, head: Head, input: &mut BytesMut, out: &mut Outbox) {
+    pub(super) fn pass(&mut self, head: Head, input: &mut BytesMut, out: &mut Outbox) {
         let now = head.len.min(input.len());
         out.to_server.take_from(input, now);
         self.client_remaining = Remaining::Pass(head.len - now);
     }
 
-    fn drop_message(&mut self, head: Head, input: &mut BytesMut) -> Handled {
+    pub(super) fn drop_message(&mut self, head: Head, input: &mut BytesMut) -> Handled {
         let now = head.len.min(input.len());
         input.advance(now);
         self.client_remaining = Remaining::Drop(head.len - now);
@@ -201,7 +197,7 @@ impl Ready {
 
     /// The error a client gets for a refused Query, with the transaction in the state the server
     /// would be in.
-    fn refuse_query(&mut self, call: &mut Call<'_>, plan: &Plan, refusal: &Refusal) {
+    pub(super) fn refuse_query(&mut self, call: &mut Call<'_>, plan: &Plan, refusal: &Refusal) {
         let reply = Self::refused(call, plan, refusal, false);
         if self.can_answer_locally() {
             call.out.to_client.extend(&reply);
@@ -547,7 +543,7 @@ impl Ready {
     }
 
     /// Rules in mode `warn` speak to the client before the reply of the statement.
-    fn push_warnings(&mut self, plan: &Plan) {
+    pub(super) fn push_warnings(&mut self, plan: &Plan) {
         if plan.warnings.is_empty() {
             return;
         }

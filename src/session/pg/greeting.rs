@@ -27,7 +27,7 @@ enum Tls {
     NotAsked,
     /// Asked for and declined.
     Declined,
-    /// `S` was answered; the handshake runs.
+    /// `S` was answered, or the client began with a handshake; it runs.
     Starting,
     /// The client leg is encrypted.
     Started(Box<TlsPeer>),
@@ -52,6 +52,11 @@ impl Greeting {
         config: &PgConfig,
         input: &mut BytesMut,
     ) -> Result<Option<State>, WireError> {
+        let first = self.tls == Tls::NotAsked && !self.gss_asked;
+        if first && config.tls != TlsMode::Off && input.first() == Some(&TLS_HANDSHAKE) {
+            self.tls = Tls::Starting;
+            call.out.effects.push(Effect::StartDirectTls);
+        }
         while self.tls != Tls::Starting
             && let Some(len) = startup::peek(input)?
             && input.len() >= len
@@ -162,3 +167,7 @@ fn unknown_options(startup: &Startup) -> impl Iterator<Item = &[u8]> {
     let names = startup.parameters.iter().map(|(name, _)| name.as_slice());
     names.filter(|name| name.starts_with(b"_pq_."))
 }
+
+/// The type of a TLS record that carries a handshake. As the first byte of a packet of PostgreSQL's
+/// it would begin a length far beyond the longest.
+const TLS_HANDSHAKE: u8 = 0x16;

@@ -9,6 +9,7 @@ use bytes::{Buf, BytesMut};
 
 use super::account::{self, OwnLogin, ServerLeg, is_about_settings, told};
 use super::ready::{Backend as BackendState, Ready};
+use super::relay::Relay;
 use super::relayed::{self, Relayed};
 use super::scope::ScopeTracker;
 use super::scram::Learned;
@@ -115,6 +116,7 @@ impl Connecting {
             method: self.method,
             authenticated: false,
             backend: BackendState::default(),
+            replication: self.startup.is_replication(),
         })
     }
 }
@@ -130,6 +132,8 @@ pub(super) struct Login {
     method: &'static str,
     authenticated: bool,
     backend: BackendState,
+    /// Bytes are relayed after the login.
+    replication: bool,
 }
 
 /// Whom the server asks.
@@ -250,6 +254,9 @@ impl Login {
                 let Some(scope) = self.scope.take() else {
                     return Err(WireError::UnexpectedMessage(head.tag));
                 };
+                if self.replication {
+                    return Ok(Some(Relay::begin(call, scope, self.method)));
+                }
                 let backend = std::mem::take(&mut self.backend);
                 let mut ready = Ready::new(Arc::clone(config), scope, backend);
                 ready.begin(call, self.method);

@@ -7,7 +7,8 @@
 //! ```
 //! and from each of them to `Closed`. `Greeting` lives in `greeting`, `Admitting` in `admission`,
 //! `Challenge` in `challenge`, `Login` in `login`, `Ready` in `ready` with its two halves `client` (what
-//! the client asks) and `server` (what the server answers).
+//! the client asks) and `server` (what the server answers). A replication connection becomes a `relay`
+//! instead of `Ready`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,10 +17,10 @@ use bytes::BytesMut;
 
 use crate::event::{Event, EventKind, Now, SessionRecord, Upstream};
 use crate::session::auth::Authentication;
-use crate::session::gate::Refusal;
+use crate::session::gate::{Refusal, Words};
 use crate::session::{
-    Answer, Capabilities, Effect, EndCause, Outbox, PeerCredentials, Phase, ProtocolError, Session,
-    Side, Turn,
+    Answer, Capabilities, Effect, EndCause, Outbox, PeerCredentials, Phase, Progress,
+    ProtocolError, Session, Side, Turn,
 };
 use crate::wire::error::WireError;
 use crate::wire::pg::error::{Report, Severity};
@@ -29,11 +30,13 @@ mod admission;
 mod catalog_load;
 mod challenge;
 mod client;
+mod fastpath;
 mod greeting;
 mod login;
 mod pending;
 mod ready;
 mod refusals;
+mod relay;
 mod relayed;
 mod scope;
 pub mod scram;
@@ -116,8 +119,40 @@ enum State {
     Login(Box<login::Login>),
     /// Statements flow.
     Ready(Box<ready::Ready>),
+    /// Replication: bytes flow.
+    Relay(Box<relay::Relay>),
     /// Only flushing is left.
     Closed,
+}
+
+impl State {
+    /// Whether words of ours may go to the client now: it is between two frames.
+    fn may_speak(&self) -> bool {
+        match self {
+            Self::Relay(relay) => relay.may_speak(),
+            Self::Ready(ready) => ready.server_remaining == 0,
+            Self::Greeting(_)
+            | Self::Admitting(_)
+            | Self::Challenge(_)
+            | Self::Connecting(_)
+            | Self::Login(_)
+            | Self::Closed => true,
+        }
+    }
+
+    /// The session ends: outcomes still owed are recorded.
+    fn abandon(self, call: &mut Call<'_>) {
+        match self {
+            Self::Ready(mut ready) => ready.abandon(call),
+            Self::Relay(mut relay) => relay.abandon(call),
+            Self::Greeting(_)
+            | Self::Admitting(_)
+            | Self::Challenge(_)
+            | Self::Connecting(_)
+            | Self::Login(_)
+            | Self::Closed => {}
+        }
+    }
 }
 
 impl PgSession {
@@ -159,6 +194,8 @@ impl PgSession {
                 ready.feed_server(&mut call, input)?;
                 None
             }
+            (State::Relay(relay), Side::Client) => relay.feed_client(&mut call, input)?,
+            (State::Relay(relay), Side::Server) => relay.feed_server(&mut call, input)?,
             // Nothing is connected: these bytes cannot come.
             (
                 State::Greeting(_)
@@ -191,11 +228,14 @@ impl Session for PgSession {
     ) -> Result<(), ProtocolError> {
         self.step(turn, from, input, out).map_err(|kind| {
             let text = format!("protocol violation by the {}: {kind}", side_word(from));
-            close_with(&fatal("08P01", &text), out);
             // The shell asks nothing more of a session that failed: what it owes is due now.
-            if let State::Ready(mut ready) = std::mem::replace(&mut self.state, State::Closed) {
-                ready.abandon(&mut Call { turn, journal: &mut self.journal, out });
+            let state = std::mem::replace(&mut self.state, State::Closed);
+            if state.may_speak() {
+                close_with(&fatal("08P01", &text), out);
+            } else {
+                out.effects.push(Effect::Close);
             }
+            state.abandon(&mut Call { turn, journal: &mut self.journal, out });
             self.journal.closed(turn.now, "protocol", out);
             ProtocolError { side: from, kind }
         })
@@ -254,18 +294,18 @@ impl Session for PgSession {
     }
 
     fn end(&mut self, turn: Turn<'_>, cause: EndCause, out: &mut Outbox) {
-        let silent = match std::mem::replace(&mut self.state, State::Closed) {
+        let state = std::mem::replace(&mut self.state, State::Closed);
+        let silent = match &state {
             State::Closed => true,
+            State::Ready(ready) => ready.server_said_fatal() || !state.may_speak(),
             State::Greeting(_)
             | State::Admitting(_)
             | State::Challenge(_)
             | State::Connecting(_)
-            | State::Login(_) => false,
-            State::Ready(mut ready) => {
-                ready.abandon(&mut Call { turn, journal: &mut self.journal, out });
-                ready.server_said_fatal()
-            }
+            | State::Login(_)
+            | State::Relay(_) => !state.may_speak(),
         };
+        state.abandon(&mut Call { turn, journal: &mut self.journal, out });
         let (code, message, word) = match cause {
             EndCause::ClientGone => (None, "", "client"),
             EndCause::ServerGone => {
@@ -278,6 +318,22 @@ impl Session for PgSession {
             EndCause::IdleTimeout => {
                 (Some("57P05"), "the session was idle for too long", "timeout")
             }
+            EndCause::IdleInTransaction => (
+                Some("25P03"),
+                "terminating connection due to idle-in-transaction timeout",
+                "timeout",
+            ),
+            EndCause::StatementTimeout => (
+                Some("57014"),
+                "terminating connection: the statement ran over its time and did not stop",
+                "timeout",
+            ),
+            EndCause::TransactionTimeout => {
+                (Some("25P04"), "terminating connection due to transaction timeout", "timeout")
+            }
+            EndCause::Lifetime => {
+                (Some("57P01"), "terminating connection: its lifetime is over", "timeout")
+            }
             EndCause::Operator => {
                 (Some("57P01"), "terminating connection due to administrator command", "operator")
             }
@@ -287,13 +343,22 @@ impl Session for PgSession {
             EndCause::AddressRefused => {
                 (Some("28000"), "this listener does not admit clients from your address", "refused")
             }
+            EndCause::HeaderRefused => {
+                (Some("08P01"), "the load balancer sent no valid PROXY protocol header", "refused")
+            }
+            EndCause::TooManyLogins => {
+                (Some("53300"), "too many clients of your address are logging in", "refused")
+            }
+            EndCause::TooManyClients => {
+                (Some("53300"), "sorry, too many clients already", "refused")
+            }
         };
         if let (Some(code), false) = (code, silent) {
             let request_id = self.journal.request_id();
             let report = Report { detail: Some(&request_id), ..fatal(code, message) };
             out.to_client.encode(|out| report.encode(out));
         }
-        if let (Some(code), true) = (code, cause.is_refusal()) {
+        if let (Some(code), true) = (code, cause.is_refusal() && !self.journal.opened) {
             self.journal.login_failed(turn.now, code, (None, None), out);
         }
         self.journal.closed(turn.now, word, out);
@@ -304,7 +369,9 @@ impl Session for PgSession {
             (State::Greeting(greeting), Side::Client) => greeting.wants_client(),
             (State::Challenge(challenge), Side::Client) => challenge.wants_client(),
             (State::Login(login), Side::Server) => login.wants_server(),
-            (State::Login(_), Side::Client) | (State::Ready(_), Side::Server) => true,
+            (State::Login(_), Side::Client)
+            | (State::Relay(_), _)
+            | (State::Ready(_), Side::Server) => true,
             (State::Ready(ready), Side::Client) => ready.wants_client(),
             (
                 State::Greeting(_)
@@ -325,6 +392,7 @@ impl Session for PgSession {
             | State::Connecting(_)
             | State::Login(_) => Phase::Login,
             State::Ready(ready) => ready.phase(),
+            State::Relay(_) => Phase::Busy,
             State::Closed => Phase::Closing,
         }
     }
@@ -332,12 +400,39 @@ impl Session for PgSession {
     fn cancellable(&self) -> bool {
         match &self.state {
             State::Ready(ready) => ready.cancellable(),
+            State::Relay(_) => true,
             State::Greeting(_)
             | State::Admitting(_)
             | State::Challenge(_)
             | State::Connecting(_)
             | State::Login(_)
             | State::Closed => false,
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        match &self.state {
+            State::Ready(ready) => ready.progress(),
+            State::Relay(_)
+            | State::Greeting(_)
+            | State::Admitting(_)
+            | State::Connecting(_)
+            | State::Challenge(_)
+            | State::Login(_)
+            | State::Closed => Progress::default(),
+        }
+    }
+
+    fn overdue(&mut self) {
+        match &mut self.state {
+            State::Ready(ready) => ready.overdue = true,
+            State::Relay(_)
+            | State::Greeting(_)
+            | State::Admitting(_)
+            | State::Connecting(_)
+            | State::Challenge(_)
+            | State::Login(_)
+            | State::Closed => {}
         }
     }
 
@@ -353,7 +448,7 @@ impl Session for PgSession {
             | State::Challenge(_)
             | State::Connecting(_)
             | State::Login(_) => 2,
-            State::Ready(_) => self.journal.owed + 1,
+            State::Ready(_) | State::Relay(_) => self.journal.owed + 1,
             State::Closed => self.journal.owed,
         }
     }
@@ -453,11 +548,16 @@ fn close_with(report: &Report<'_>, out: &mut Outbox) {
 
 /// Appends the ErrorResponse for a refusal.
 fn encode_refusal(refusal: &Refusal, request_id: &str, out: &mut BytesMut) {
+    let detail = match refusal.words {
+        Words::Ours => Some(request_id),
+        Words::Servers => None,
+        Words::Grammar { detail } => detail,
+    };
     let report = Report {
         severity: Severity::Error,
         code: refusal.code,
         message: &refusal.message,
-        detail: Some(request_id),
+        detail,
         hint: refusal.hint.as_deref(),
         position: refusal.position,
     };

@@ -96,6 +96,22 @@ impl Expect {
         }
     }
 
+    /// Stands for work of the server that has a time limit of its own.
+    fn is_statement(&self) -> bool {
+        match self {
+            Self::Query(_) | Self::Execute(_) | Self::Poison { .. } | Self::Injected(_) => true,
+            Self::Parse { .. }
+            | Self::Bind { .. }
+            | Self::Describe(_)
+            | Self::CloseStatement { .. }
+            | Self::ClosePortal { .. }
+            | Self::Sync(_)
+            | Self::CopyEnd
+            | Self::Local(_)
+            | Self::Swallow => false,
+        }
+    }
+
     fn moves_path(&self) -> bool {
         let flight = match self {
             Self::Query(flight) | Self::Execute(flight) => flight,
@@ -165,11 +181,23 @@ pub(super) struct Pending {
     queue: VecDeque<Expect>,
     /// How many of the statements among them may move the search path.
     path_moves: usize,
+    /// Statements the server is done with: of the client's and of ours.
+    done: u64,
 }
 
 impl Pending {
     pub(super) fn len(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Counts what the server is done with.
+    pub(super) fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// The server is done with one statement of a Query.
+    pub(super) fn step(&mut self) {
+        self.done += 1;
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -188,6 +216,7 @@ impl Pending {
     pub(super) fn pop(&mut self) -> Option<Expect> {
         let expect = self.queue.pop_front()?;
         self.path_moves -= usize::from(expect.moves_path());
+        self.done += u64::from(expect.is_statement());
         Some(expect)
     }
 
@@ -249,6 +278,8 @@ impl Pending {
         let mut skipped: Vec<Expect> = self.queue.drain(..end).collect();
         skipped.reverse();
         self.path_moves -= skipped.iter().filter(|expect| expect.moves_path()).count();
+        // Whatever failed, the next thing the server does has its own time.
+        self.done += 1;
         (skipped, sync.is_some())
     }
 
@@ -272,12 +303,18 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::gate::Refusal;
+    use crate::session::gate::{Refusal, Words};
 
     /// A statement with one effect.
     fn flight(effect: SessionEffect, extended: bool) -> InFlight {
-        let refusal =
-            Refusal { code: "", message: String::new(), hint: None, position: None, rule: None };
+        let refusal = Refusal {
+            code: "",
+            message: String::new(),
+            hint: None,
+            position: None,
+            rule: None,
+            words: Words::Ours,
+        };
         let plan = Plan { effects: vec![effect], ..Plan::of_refusal(refusal, 0) };
         InFlight {
             plan: Arc::new(plan),

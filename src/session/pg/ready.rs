@@ -10,17 +10,18 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::catalog_load::{Injected, Purpose};
+use super::fastpath::Fastpath;
 use super::pending::{Expect, InFlight, Pending};
 use super::refusals::{cursor_outdated, portal_of_bind, too_many_statements, unknown_statement};
 use super::scope::ScopeTracker;
 use super::statements::{Names, Prepared};
 use super::{Call, PgConfig, encode_refusal};
-use crate::analysis::SearchPath;
 use crate::analysis::sql::SessionEffect;
+use crate::analysis::{Dialect, SearchPath, Strings};
 use crate::event::EventKind;
 use crate::facts::Verb;
-use crate::session::gate::{self, Plan, Refusal};
-use crate::session::{Outbox, Phase, Turn};
+use crate::session::gate::{self, Plan, Refusal, Words};
+use crate::session::{Outbox, Phase, Progress, Turn};
 use crate::wire::error::WireError;
 use crate::wire::pg::message;
 use crate::wire::reader::Reader;
@@ -34,6 +35,7 @@ pub(super) struct Ready {
     pub(super) backend: Backend,
     pub(super) pending: Pending,
     pub(super) names: Names,
+    pub(super) fastpath: Fastpath,
     /// Transaction status of the last ReadyForQuery: `I`, `T` or `E`.
     pub(super) status: u8,
     /// Something was forwarded since the last Sync: the server is inside a batch.
@@ -67,6 +69,10 @@ pub(super) struct Ready {
     /// The server sent a FATAL error itself.
     pub(super) fatal_seen: bool,
     pub(super) closing: bool,
+    /// Times the server was outside of a transaction.
+    pub(super) transactions: u64,
+    /// What is in flight ran over its time; up to the next ReadyForQuery a cancel is ours.
+    pub(super) overdue: bool,
 }
 
 /// What to do with client messages until the next Sync.
@@ -94,13 +100,15 @@ pub(super) enum Remaining {
 pub(super) struct Backend {
     /// `client_encoding` in which text can be read byte by byte as the server does.
     readable_encoding: bool,
-    /// `standard_conforming_strings`.
+    /// `standard_conforming_strings`, never off so far.
     conforming_strings: bool,
+    /// How it reads text now.
+    dialect: Dialect,
 }
 
 impl Default for Backend {
     fn default() -> Self {
-        Self { readable_encoding: true, conforming_strings: true }
+        Self { readable_encoding: true, conforming_strings: true, dialect: Dialect::default() }
     }
 }
 
@@ -113,10 +121,22 @@ impl Backend {
             // A session that was ever unreadable stays so: a RESET or a rollback may bring it back,
             // and is told of only after the next statement was read.
             b"client_encoding" => self.readable_encoding &= value == b"UTF8",
-            b"standard_conforming_strings" => self.conforming_strings &= value == b"on",
+            b"standard_conforming_strings" => {
+                self.conforming_strings &= value == b"on";
+                let on = value == b"on";
+                self.dialect.strings = if on { Strings::Standard } else { Strings::Escaped };
+            }
+            b"server_version" => {
+                self.dialect.release = release(value).unwrap_or(self.dialect.release);
+            }
             _ => {}
         }
         Ok(())
+    }
+
+    /// How the server reads text now.
+    pub(super) fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// Why a text cannot be trusted to mean to the server what it means to us.
@@ -135,18 +155,27 @@ impl Backend {
             ),
             position: None,
             rule: None,
+            words: Words::Ours,
         })
     }
 }
 
+/// The major release: `15` of `15.18 (Debian 15.18-1)`.
+fn release(version: &[u8]) -> Option<u16> {
+    let digits = version.split(|byte| !byte.is_ascii_digit()).next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
 impl Ready {
-    pub(super) fn new(config: Arc<PgConfig>, scope: ScopeTracker, backend: Backend) -> Self {
+    pub(super) fn new(config: Arc<PgConfig>, mut scope: ScopeTracker, backend: Backend) -> Self {
+        scope.follow_dialect(backend.dialect());
         Self {
             config,
             scope,
             backend,
             pending: Pending::default(),
             names: Names::default(),
+            fastpath: Fastpath::default(),
             status: b'I',
             batch_open: false,
             batch: 0,
@@ -164,6 +193,8 @@ impl Ready {
             ddl_seen: false,
             fatal_seen: false,
             closing: false,
+            transactions: 0,
+            overdue: false,
         }
     }
 
@@ -214,6 +245,14 @@ impl Ready {
 
     pub(super) fn server_said_fatal(&self) -> bool {
         self.fatal_seen
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        Progress {
+            statements: self.pending.done(),
+            transactions: self.transactions,
+            in_flight: !self.pending.is_empty(),
+        }
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -359,6 +398,7 @@ impl Ready {
             hint: Some("DEALLOCATE it and PREPARE it again".to_owned()),
             position: None,
             rule: None,
+            words: Words::Ours,
         })
     }
 

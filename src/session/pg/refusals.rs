@@ -1,13 +1,36 @@
 //! What the session itself refuses, whatever the rules say.
 
-use crate::session::gate::Refusal;
+use crate::session::gate::{Refusal, Words};
 
 fn refusal(code: &'static str, message: String, hint: &str) -> Refusal {
-    Refusal { code, message, hint: Some(hint.to_owned()), position: None, rule: None }
+    Refusal {
+        code,
+        message,
+        hint: Some(hint.to_owned()),
+        position: None,
+        rule: None,
+        words: Words::Ours,
+    }
 }
 
-pub(super) fn not_served(what: &str) -> Refusal {
-    refusal("0A000", format!("{what} are not served"), "use SELECT to call the function")
+/// What the server would say, had it been asked.
+fn in_servers_words(code: &'static str, message: String) -> Refusal {
+    Refusal { code, message, hint: None, position: None, rule: None, words: Words::Servers }
+}
+
+pub(super) fn unknown_function(oid: u32) -> Refusal {
+    let message = format!("function with OID {oid} does not exist");
+    in_servers_words("42883", message)
+}
+
+pub(super) fn not_in_pipeline() -> Refusal {
+    let message = "a function call inside a pipeline is not served".to_owned();
+    refusal("0A000", message, "send Sync first")
+}
+
+pub(super) fn in_failed_transaction() -> Refusal {
+    let message = "current transaction is aborted, commands ignored until end of transaction block";
+    in_servers_words("25P02", message.to_owned())
 }
 
 pub(super) fn rules_changed() -> Refusal {
@@ -31,12 +54,12 @@ pub(super) fn unknown_statement(name: &[u8]) -> Refusal {
     } else {
         format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name))
     };
-    Refusal { code: "26000", message, hint: None, position: None, rule: None }
+    in_servers_words("26000", message)
 }
 
 pub(super) fn unknown_portal() -> Refusal {
     let message = "portal \"\" does not exist".to_owned();
-    Refusal { code: "34000", message, hint: None, position: None, rule: None }
+    in_servers_words("34000", message)
 }
 
 pub(super) fn portal_of_bind(name: &str) -> Refusal {

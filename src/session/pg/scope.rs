@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::analysis::sql::SessionEffect;
-use crate::analysis::{Catalog, SearchPath};
+use crate::analysis::{Catalog, Dialect, SearchPath};
 use crate::policy::{Identity, IdentityClass, Login};
 use crate::session::Turn;
 use crate::session::gate::{Scope, ScopeKey};
@@ -18,6 +18,7 @@ pub(super) struct ScopeTracker {
     /// Catalog `key` was computed with.
     catalog: Option<Arc<Catalog>>,
     path: PathTracker,
+    dialect: Dialect,
     key: ScopeKey,
     /// Something the key depends on changed.
     stale: bool,
@@ -31,7 +32,8 @@ impl ScopeTracker {
     pub(super) fn new(turn: Turn<'_>, login: Login) -> Self {
         let class = turn.rules.set.classify(turn.rules.set.identify(login.clone()));
         let path = PathTracker::default();
-        let key = ScopeKey::new(turn, &class, &login.database, &path.current);
+        let dialect = Dialect::default();
+        let key = ScopeKey::new(turn, &class, &login.database, &path.current, dialect);
         let generation = turn.rules.generation;
         Self {
             login,
@@ -39,6 +41,7 @@ impl ScopeTracker {
             generation,
             catalog: None,
             path,
+            dialect,
             key,
             stale: true,
             path_in_doubt: false,
@@ -79,7 +82,8 @@ impl ScopeTracker {
             self.stale = true;
         }
         if std::mem::take(&mut self.stale) {
-            self.key = ScopeKey::new(turn, &self.class, &self.login.database, self.path());
+            let database = &self.login.database;
+            self.key = ScopeKey::new(turn, &self.class, database, self.path(), self.dialect);
         }
         self.scope()
     }
@@ -103,7 +107,16 @@ impl ScopeTracker {
             class: &self.class,
             database: &self.login.database,
             path: self.path(),
+            dialect: self.dialect,
             key: self.key,
+        }
+    }
+
+    /// How the server reads text from now on.
+    pub(super) fn follow_dialect(&mut self, dialect: Dialect) {
+        if self.dialect != dialect {
+            self.dialect = dialect;
+            self.stale = true;
         }
     }
 

@@ -137,11 +137,17 @@ const TEXTS: &[(&str, &str)] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::gate::Refusal;
+    use crate::session::gate::{Refusal, Words};
 
     fn plan(read_only: bool) -> Plan {
-        let refusal =
-            Refusal { code: "", message: String::new(), hint: None, position: None, rule: None };
+        let refusal = Refusal {
+            code: "",
+            message: String::new(),
+            hint: None,
+            position: None,
+            rule: None,
+            words: Words::Ours,
+        };
         Plan { read_only, verdict: Verdict::Forward, ..Plan::of_refusal(refusal, 0) }
     }
 

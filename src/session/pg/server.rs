@@ -10,10 +10,11 @@ use super::pending::{Expect, InFlight};
 use super::ready::{Ready, Skip};
 use super::scrub;
 use crate::analysis::sql::SessionEffect;
+use crate::facts::Verb;
 use crate::session::gate::Plan;
 use crate::session::{Outbox, Turn};
 use crate::wire::error::WireError;
-use crate::wire::pg::error::sqlstate;
+use crate::wire::pg::error::{Report, Severity, sqlstate};
 use crate::wire::pg::frame::{self, Backend, HEAD_BYTES, Head};
 use crate::wire::pg::message::tag_rows;
 
@@ -97,14 +98,21 @@ impl Ready {
         Ok(())
     }
 
-    /// Frames that need no look inside and belong to the client: rows and copy data.
+    /// Frames that need no look inside and belong to the client: rows, copy data, and the result
+    /// of a function call.
     fn streams(&mut self, kind: Backend) -> bool {
         let rows = matches!(kind, Backend::DataRow | Backend::CopyData);
-        rows && matches!(self.pending.head(), Some(Expect::Query(_) | Expect::Execute(_)))
+        let result = kind == Backend::FunctionCallResponse;
+        match self.pending.head() {
+            Some(Expect::Query(flight)) if result => flight.plan.has(Verb::FunctionCall),
+            Some(Expect::Query(_) | Expect::Execute(_)) => rows,
+            _ => false,
+        }
     }
 
     fn count(&mut self, kind: Backend, head: Head) {
         if let Some(Expect::Query(flight) | Expect::Execute(flight)) = self.pending.head() {
+            flight.answering |= kind == Backend::FunctionCallResponse;
             flight.bytes += u64::try_from(head.len).unwrap_or(0);
             if kind == Backend::DataRow {
                 flight.streamed_rows += 1;
@@ -122,6 +130,7 @@ impl Ready {
         match kind {
             Backend::ParameterStatus => {
                 self.backend.parameter_status(body)?;
+                self.scope.follow_dialect(self.backend.dialect());
                 return Ok(Fate::Pass);
             }
             Backend::NotificationResponse => return Ok(Fate::Pass),
@@ -187,12 +196,14 @@ impl Ready {
             (Some(Expect::Query(flight)), Backend::CommandComplete) => {
                 let effect = complete_statement(flight, body);
                 let prepared = flight.prepares.clone();
+                self.pending.step();
                 self.apply(call.turn, effect, prepared, body);
                 false
             }
             (Some(Expect::Execute(flight)), Backend::CommandComplete) => {
                 let effect = complete_statement(flight, body);
                 let prepared = flight.prepares.clone();
+                self.pending.step();
                 self.apply(call.turn, effect, prepared, body);
                 true
             }
@@ -267,6 +278,7 @@ impl Ready {
         let &[status @ (b'I' | b'T' | b'E')] = body else { return Err(WireError::BadField) };
         self.status = status;
         self.copy_in = false;
+        self.overdue = false;
         let failed = std::mem::take(&mut self.batch_failed);
         let batch = match self.pending.head() {
             Some(Expect::Query(flight)) => flight.batch,
@@ -275,6 +287,7 @@ impl Ready {
             _ => self.batch,
         };
         if status == b'I' {
+            self.transactions += 1;
             self.scope.settle();
             self.transaction_ended(call.turn, !failed);
             self.names.transaction_ended(batch);
@@ -290,6 +303,9 @@ impl Ready {
             Some(Expect::Injected(injected)) => {
                 self.injected = self.injected.saturating_sub(1);
                 let own_transaction = injected.opens_transaction();
+                if let Some((oid, function)) = injected.function() {
+                    self.fastpath.learn(oid, function);
+                }
                 injected.complete(call.turn, &mut self.scope);
                 if own_transaction && status != b'I' {
                     // It failed inside the transaction of its own text.
@@ -316,6 +332,7 @@ impl Ready {
 
     fn error(&mut self, call: &mut Call<'_>, body: &[u8]) -> Result<Fate, WireError> {
         let code = sqlstate(body);
+        let overdue = code == *b"57014" && self.overdue && !scrub::ends_session(body);
         self.batch_failed = true;
         self.copy_in = false;
         self.fatal_seen |= scrub::ends_session(body);
@@ -364,6 +381,9 @@ impl Ready {
         };
         if extended {
             self.skip_batch(call, code);
+        }
+        if overdue {
+            return Ok(Fate::Replace(statement_timeout(&call.journal.request_id())));
         }
         if !self.scrubs(plan.as_deref()) {
             return Ok(Fate::Pass);
@@ -432,6 +452,21 @@ impl Ready {
             }
         }
     }
+}
+
+/// What the server says when its own limit is over, and whose limit it is.
+fn statement_timeout(request_id: &str) -> Bytes {
+    let report = Report {
+        severity: Severity::Error,
+        code: "57014",
+        message: "canceling statement due to statement timeout",
+        detail: Some(request_id),
+        hint: Some("the limit is the proxy's; SET statement_timeout does not change it"),
+        position: None,
+    };
+    let mut out = BytesMut::new();
+    report.encode(&mut out);
+    out.freeze()
 }
 
 /// Adds the tag's rows; returns what the completed statement does to the session.

@@ -251,11 +251,17 @@ const NAME_BYTES_MAX: usize = 63;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::gate::Refusal;
+    use crate::session::gate::{Refusal, Words};
 
     fn prepared(names: &Names, text: &'static str) -> Arc<Prepared> {
-        let refusal =
-            Refusal { code: "", message: String::new(), hint: None, position: None, rule: None };
+        let refusal = Refusal {
+            code: "",
+            message: String::new(),
+            hint: None,
+            position: None,
+            rule: None,
+            words: Words::Ours,
+        };
         Arc::new(Prepared {
             text: text.into(),
             parameter_types: Bytes::new(),

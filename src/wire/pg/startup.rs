@@ -61,6 +61,15 @@ impl Startup {
         self.parameters.push((name.as_bytes().to_vec(), value.as_bytes().to_vec()));
     }
 
+    /// Whether it asks for a replication connection: anything the server does not read as `false`.
+    pub fn is_replication(&self) -> bool {
+        let Some(value) = self.get("replication") else { return false };
+        let value = value.to_ascii_lowercase();
+        let off =
+            |word: &str, least: usize| value.len() >= least && word.as_bytes().starts_with(&value);
+        !(off("false", 1) || off("no", 1) || off("off", 2) || value == b"0" || value.is_empty())
+    }
+
     /// Every setting this start-up asks for, lower-cased names: parameters that are settings, and
     /// what `options` holds (`-c name=value`, `-cname=value`, `--name=value`; backslash escapes).
     /// `None` if `options` holds a switch that is not understood.

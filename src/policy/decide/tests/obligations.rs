@@ -1,6 +1,7 @@
 //! Who owes what: masks, filters, limits, deny rules, allow lists.
 
 use super::*;
+use crate::facts::SyntaxError;
 
 const MASK: &str = "match: {roles: [support], classes: [EMAIL, CARD]}, mask: {EMAIL: partial_email, CARD: nullify}";
 const FILTER: &str = "match: {relations: [public.customers, public.orders], roles: [support]}, \
@@ -24,7 +25,7 @@ fn what_was_not_understood_is_refused_for_everybody() {
         Why::TooLong,
         Why::TooComplex,
         Why::Construct("XMLTABLE".to_owned()),
-        Why::Syntax { message: "syntax error".to_owned(), position: Some(3) },
+        Why::Syntax(Box::new(SyntaxError { position: Some(3), ..SyntaxError::default() })),
     ] {
         let class = set.classify(set.identify(login("app")));
         let decision = set.decide(&class, &Facts::unknown(why.clone()));
