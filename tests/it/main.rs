@@ -59,6 +59,8 @@ mod side_doors;
 #[cfg(test)]
 mod terminated;
 #[cfg(test)]
+mod tokens;
+#[cfg(test)]
 mod transparency;
 #[cfg(test)]
 mod upstream_list;
