@@ -154,6 +154,7 @@ where
     }
 
     fn welcome(&self, stream: Detached, address: Option<SocketAddr>, guests: &mut Guests) {
+        stream.tune(self.datasource.shared.limits.tcp);
         let accepted = self.datasource.shared.clock.now();
         let drawn = Birth::draw(accepted).and_then(|birth| {
             let place = self.datasource.shared.workers.place().context("no worker")?;
