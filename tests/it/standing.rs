@@ -64,7 +64,7 @@ struct Figures {
 fn measure(idle: usize, active: usize, statements: usize) -> Figures {
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let server = FakeServer::start();
-    let proxy = limited(server.address(), "clients: 20000");
+    let proxy = limited(server.address(), "clients: 20000, logins: 50");
     let mut busy: Vec<_> = (0..active).map(|_| Raw::login(proxy.address(), "app")).collect();
     let mut run = || -> Vec<Duration> {
         let threads = 4.min(active);
@@ -117,7 +117,7 @@ fn figures() {
     let number = |name: &str, default: usize| {
         std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
     };
-    let (idle, active) = (number("IDLE", 9900), number("ACTIVE", 50));
+    let (idle, active) = (number("IDLE", 9700), number("ACTIVE", 100));
     let Figures { bytes_per_session, alone, beside } =
         measure(idle, active, number("STATEMENTS", 200));
     let at = |sorted: &[Duration], percent: usize| {
