@@ -8,6 +8,8 @@
 
 // Declared `cfg(test)` so that the lints which allow `unwrap` in tests know these for tests.
 #[cfg(test)]
+mod fake;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod pg;
@@ -56,6 +58,8 @@ mod reload;
 mod restart;
 #[cfg(test)]
 mod side_doors;
+#[cfg(test)]
+mod standing;
 #[cfg(test)]
 mod transparency;
 #[cfg(test)]
