@@ -76,7 +76,9 @@ mod session {
                 looked_up: LookedUp::NotAsked,
             }));
             session.resume(turn, admitted, out).unwrap();
-            session.resume(turn, Answer::Connected { secret: [0; 32], tls: None }, out).unwrap();
+            session
+                .resume(turn, Answer::Connected { secret: [0; 32], tls: None, local: true }, out)
+                .unwrap();
             rig.feed(Side::Server, &[frame(b'R', &[0; 4]), frame(b'Z', b"I")].concat());
             if !rules_empty(&rig.rules) {
                 let row = frame(b'D', b"\0\x01\0\0\0\x06public");

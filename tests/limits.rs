@@ -36,7 +36,7 @@ mod session {
         let startup = [&[0, 0, 0, len][..], &startup[4..]].concat();
         wire.deliver(world, Side::Client, &startup);
         assert_eq!(wire.effect(), Some(Effect::Connect));
-        wire.resume(world, Answer::Connected { secret: [0; 32], tls: None });
+        wire.resume(world, Answer::Connected { secret: [0; 32], tls: None, local: true });
         wire.deliver(world, Side::Server, &frame(b'R', &[0; 4]));
         wire.deliver(world, Side::Server, &frame(b'Z', b"I"));
         wire.taken(Side::Client);

@@ -120,7 +120,8 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
                 self.reached(Ok(()));
                 self.server = Some(Leg::new(stream));
                 self.place = place;
-                self.resume(Answer::Connected { secret: self.birth.secret, tls }).await
+                let (secret, local) = (self.birth.secret, place.is_local());
+                self.resume(Answer::Connected { secret, tls, local }).await
             }
             Err(error) => {
                 warn!(

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use anyhow::Context as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_postgres::config::{SslMode, SslNegotiation};
+use tokio_postgres::config::{ChannelBinding as Binding, SslMode, SslNegotiation};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Connection, SimpleQueryMessage, SimpleQueryRow};
@@ -90,13 +90,22 @@ impl OwnLogin<'_> {
         dialed: Dialed<S>,
         database: &str,
     ) -> anyhow::Result<(Client, Connection<S, Bound<S>>)> {
-        let Dialed { stream, tls, place: _ } = dialed;
+        let Dialed { stream, tls, place } = dialed;
         let mut config = Config::new();
         config.user(self.user).dbname(database).application_name(self.application);
         // Whatever the account or the database says, names mean the system's.
         config.options("-c search_path=pg_catalog");
         if let Some(password) = self.password {
             config.password(password);
+            // The library answers a request for clear text or MD5 over anything.
+            let verified = tls.as_ref().is_some_and(|peer| peer.certificate.is_some());
+            match &tls {
+                _ if verified || place.is_local() => {}
+                Some(_) => {
+                    config.channel_binding(Binding::Require);
+                }
+                None => anyhow::bail!(NOT_TRUSTED),
+            }
         }
         // The library is to ask for no TLS: where there is some, it has begun already.
         let ready = match tls {
@@ -176,5 +185,52 @@ impl<S: Stream> AsyncWrite for Bound<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+const NOT_TRUSTED: &str = "the password is not sent to another machine in plain text; set \
+    `upstream_tls: {mode: verify-full}`, or `require`, which needs SCRAM with channel binding";
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::super::upstream::Place;
+    use super::*;
+    use crate::session::{PeerCertificate, TlsPeer};
+
+    /// What a server hears that asks for the password in clear text, somewhere else than here.
+    async fn heard(tls: Option<TlsPeer>) -> Vec<u8> {
+        let (ours, mut server) = tokio::io::duplex(4096);
+        let login = OwnLogin { user: "app", password: Some(b"hunter2"), application: "test" };
+        let asks = tokio::spawn(async move {
+            // Who gives no password may be gone already.
+            let _ = server.write_all(b"R\0\0\0\x08\0\0\0\x03").await;
+            let mut heard = vec![0; 4096];
+            let mut end = 0;
+            while !heard[..end].windows(7).any(|part| part == b"hunter2") {
+                match server.read(&mut heard[end..]).await.unwrap_or(0) {
+                    0 => break,
+                    some => end += some,
+                }
+            }
+            heard.truncate(end);
+            heard
+        });
+        let dialed = Dialed { stream: ours, tls, place: Place::default() };
+        let outcome = login.query_on(dialed, "postgres", "select 1").await;
+        assert!(outcome.is_err());
+        asks.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_password_is_not_given_to_whom_nobody_verified() {
+        let any_certificate = TlsPeer { certificate: None, server_end_point: Some(vec![1; 32]) };
+        let verified =
+            TlsPeer { certificate: Some(PeerCertificate::default()), ..any_certificate.clone() };
+        let gives_it = |heard: Vec<u8>| heard.windows(7).any(|part| part == b"hunter2");
+        assert!(!gives_it(heard(None).await));
+        assert!(!gives_it(heard(Some(any_certificate)).await));
+        assert!(gives_it(heard(Some(verified)).await));
     }
 }

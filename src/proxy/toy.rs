@@ -128,7 +128,7 @@ impl Session for Toy {
         match answer {
             Answer::TlsStarted(_) => out.to_client.extend(b"secured\n"),
             Answer::Authenticate(_) => {}
-            Answer::Connected { secret, tls: _ } => {
+            Answer::Connected { secret, tls: _, local: _ } => {
                 self.phase = Phase::Idle;
                 out.to_client.extend(b"hi\n");
                 out.effects.push(Effect::RegisterCancel {

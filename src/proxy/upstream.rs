@@ -62,6 +62,14 @@ pub(crate) struct Place {
     address: Option<SocketAddr>,
 }
 
+impl Place {
+    /// Whether nothing leaves this machine on the way there: by the address that was reached, not
+    /// by what its name looks like.
+    pub(super) fn is_local(self) -> bool {
+        self.address.is_some_and(|address| address.ip().to_canonical().is_loopback())
+    }
+}
+
 /// Servers reached by TCP.
 #[derive(Debug)]
 pub(crate) struct Upstream {

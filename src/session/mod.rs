@@ -141,6 +141,8 @@ pub enum Answer {
         secret: [u8; SECRET_BYTES],
         /// What TLS established about the server; `None` when that leg is plain text.
         tls: Option<TlsPeer>,
+        /// Whether nothing leaves this machine on the way to the server.
+        local: bool,
     },
     /// The server could not be reached; the text is for the log, not for the client.
     ConnectFailed,

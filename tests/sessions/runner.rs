@@ -300,7 +300,8 @@ impl Run {
         let user = format!("Startup 3.0 user={user} database=shop");
         self.wire.deliver(&self.world, Side::Client, &encode(&words(&user)));
         assert_eq!(self.wire.effect(), Some(Effect::Connect));
-        self.wire.resume(&self.world, Answer::Connected { secret: [9; 32], tls: None });
+        self.wire
+            .resume(&self.world, Answer::Connected { secret: [9; 32], tls: None, local: true });
         self.taken(Side::Server);
         let greeting = [
             "Authentication 0",
@@ -398,7 +399,7 @@ fn answer(given: &[Word]) -> Answer {
             // Scripts write the bytes a client of their protocol gets; the rest is zero.
             let mut secret = [0; 32];
             secret[..given[1].bytes().len()].copy_from_slice(given[1].bytes());
-            Answer::Connected { secret, tls: None }
+            Answer::Connected { secret, tls: None, local: true }
         }
         "connect_failed" => Answer::ConnectFailed,
         other => panic!("no answer `{other}`"),

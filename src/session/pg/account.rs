@@ -41,6 +41,16 @@ pub(super) struct ServerLeg {
     pub(super) local: bool,
 }
 
+impl ServerLeg {
+    /// Whether who is at the other end is the server beyond doubt. A password in clear text, and
+    /// an MD5 answer, which is as good as one, are worth stealing: TLS with just any certificate
+    /// is what somebody in the middle has too.
+    fn is_trusted(&self) -> bool {
+        // The certificate is there only if it was verified.
+        self.local || self.tls.as_ref().is_some_and(|tls| tls.certificate.is_some())
+    }
+}
+
 #[derive(Debug)]
 enum Step {
     Start,
@@ -115,11 +125,17 @@ impl OwnLogin {
         }
     }
 
+    /// For a method that gives the password away, or nearly so.
     fn password(&self) -> Result<&Secret, Next> {
         match &self.account.proof {
             _ if !matches!(self.step, Step::Start) => {
                 Err(Next::Failed("the server asks for a proof twice"))
             }
+            AccountProof::Password(_) if !self.leg.is_trusted() => Err(Next::Failed(
+                "the server asks for the password in clear text or by MD5, which is answered only \
+                 on this machine or where its certificate is verified (`upstream_tls: \
+                 {mode: verify-full}`); let it ask for scram-sha-256",
+            )),
             AccountProof::Password(password) => Ok(password),
             AccountProof::Nothing => {
                 Err(Next::Failed("the server asks for a password and `upstream_login` gives none"))
@@ -135,11 +151,6 @@ impl OwnLogin {
             Ok(password) => password,
             Err(next) => return next,
         };
-        if self.leg.tls.is_none() && !self.leg.local {
-            return Next::Failed(
-                "the server asks for the password in clear text, which is sent over TLS only",
-            );
-        }
         out.to_server.encode(|out| message::password(out, password.bytes()));
         self.step = Step::Answered;
         Next::Wait
@@ -314,3 +325,37 @@ fn md5_hex(parts: &[&[u8]]) -> String {
 
 /// Longest part of a server's message that is logged.
 const WORDS_BYTES_MAX: usize = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::PeerCertificate;
+
+    const CLEAR_TEXT: &[u8] = &[0, 0, 0, 3];
+    const MD5: &[u8] = &[0, 0, 0, 5, 1, 2, 3, 4];
+
+    /// What follows, and whether a byte went to the server.
+    fn asked(tls: Option<TlsPeer>, local: bool, asks: &[u8]) -> (Next, bool) {
+        let proof = AccountProof::Password(Secret::new(b"hunter2".to_vec()));
+        let account = Account { user: "app".to_owned(), proof, random: [0; 18] };
+        let mut login = OwnLogin::new(account, None, ServerLeg { tls, local }, 4096);
+        let mut out = Outbox::default();
+        let next = login.authentication(asks, &mut out).unwrap();
+        (next, !out.to_server.is_empty())
+    }
+
+    #[test]
+    fn a_password_is_not_given_to_whom_nobody_verified() {
+        let any_certificate = TlsPeer { certificate: None, server_end_point: Some(vec![1; 32]) };
+        let verified =
+            TlsPeer { certificate: Some(PeerCertificate::default()), ..any_certificate.clone() };
+        for asks in [CLEAR_TEXT, MD5] {
+            for tls in [None, Some(any_certificate.clone())] {
+                let (next, sent) = asked(tls.clone(), false, asks);
+                assert!(matches!(next, Next::Failed(_)) && !sent, "{tls:?} {next:?}");
+                assert_eq!(asked(tls, true, asks), (Next::Wait, true));
+            }
+            assert_eq!(asked(Some(verified.clone()), false, asks), (Next::Wait, true));
+        }
+    }
+}

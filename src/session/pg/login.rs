@@ -15,7 +15,7 @@ use super::scope::ScopeTracker;
 use super::scram::Learned;
 use super::{Call, Denied, PgConfig, State, close_with, fatal};
 use crate::session::auth::{Account, Attempt, Proof, Reply, Report as LoginReport, Transport};
-use crate::session::{CancelKey, Effect, Outbox, SECRET_BYTES, TlsPeer};
+use crate::session::{CancelKey, Effect, Outbox, SECRET_BYTES};
 use crate::wire::error::WireError;
 use crate::wire::pg::error::{Report, sqlstate};
 use crate::wire::pg::frame::{self, Backend, Frontend, HEAD_BYTES, Head};
@@ -91,7 +91,7 @@ impl Connecting {
     pub(super) fn connected(
         &mut self,
         config: &PgConfig,
-        (secret, tls): ([u8; SECRET_BYTES], Option<TlsPeer>),
+        (secret, leg): ([u8; SECRET_BYTES], ServerLeg),
         out: &mut Outbox,
     ) -> Option<Login> {
         let way = match &mut self.way {
@@ -101,7 +101,6 @@ impl Connecting {
                 self.startup.set("user", &account.user);
                 // Without it the server would take the account's name for the database's.
                 self.startup.set("database", &self.attempt.database);
-                let leg = ServerLeg { tls, local: config.server_is_local() };
                 let iterations_max = config.authentication.iterations_max;
                 let login = OwnLogin::new(account, learned.take(), leg, iterations_max);
                 Asks::Ours(Box::new(login))

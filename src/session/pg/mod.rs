@@ -44,6 +44,8 @@ mod scrub;
 mod server;
 mod statements;
 
+use account::ServerLeg;
+
 /// Whether the client leg may or must be TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsMode {
@@ -74,16 +76,6 @@ pub struct PgConfig {
     pub prepared_statements_max: usize,
     /// Longest Query or Parse message in bytes; the longest that is buffered whole.
     pub inspected_bytes_max: usize,
-}
-
-impl PgConfig {
-    /// Whether nothing leaves this machine on the way to the server.
-    fn server_is_local(&self) -> bool {
-        let host = self.server.0.as_str();
-        host.starts_with('/')
-            || host == "localhost"
-            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-    }
 }
 
 /// What is special to one session.
@@ -253,8 +245,9 @@ impl Session for PgSession {
                 greeting.tls_started(peer);
                 None
             }
-            (State::Connecting(connecting), Answer::Connected { secret, tls }) => {
-                let login = connecting.connected(&self.config, (secret, tls), out);
+            (State::Connecting(connecting), Answer::Connected { secret, tls, local }) => {
+                let leg = ServerLeg { tls, local };
+                let login = connecting.connected(&self.config, (secret, leg), out);
                 Some(State::Login(Box::new(login.ok_or(unasked)?)))
             }
             (State::Connecting(connecting), Answer::Authenticate(reply)) => {
