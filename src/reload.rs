@@ -23,7 +23,7 @@ use crate::analysis::{Analyzer, Catalog};
 use crate::audit::Queue;
 use crate::event::{Event, EventKind, Now};
 use crate::metrics::{Metrics, RulesInForce};
-use crate::policy::{Diagnostic, Severity};
+use crate::policy::{Diagnostic, RuleSet, Severity};
 use crate::session::gate::ActiveRules;
 
 mod certificates;
@@ -46,6 +46,8 @@ pub(crate) struct Surroundings {
     pub(crate) metrics: Arc<Metrics>,
     /// Where the record of a reload goes.
     pub(crate) audit: Queue,
+    /// Whether rules go with the configuration the process runs with.
+    pub(crate) fits: Box<dyn Fn(&RuleSet) -> Result<(), String> + Send + Sync>,
     /// Time.
     pub(crate) now: Box<dyn Fn() -> Now + Send + Sync>,
 }
@@ -215,14 +217,12 @@ impl Reloader {
             Ok(Ok(compiled)) => compiled,
             Ok(Err(problems)) => return problems,
             Err(_panicked) => {
-                let at = crate::policy::Span {
-                    file: self.directory.display().to_string().into(),
-                    line: 1,
-                    column: 1,
-                };
-                return vec![Diagnostic::error(&at, "compiling the rules panicked; this is a bug")];
+                return vec![self.problem("compiling the rules panicked; this is a bug")];
             }
         };
+        if let Err(misfit) = (self.surroundings.fits)(&active.set) {
+            return vec![self.problem(&misfit)];
+        }
         let unknown = unknown_targets(&active, &self.catalogs());
         if unknown.iter().any(|found| found.severity == Severity::Error) {
             return unknown;
@@ -230,6 +230,12 @@ impl Reloader {
         log(&warnings);
         self.rules.store(Arc::new(active));
         Vec::new()
+    }
+
+    /// A problem of the folder as a whole.
+    fn problem(&self, message: &str) -> Diagnostic {
+        let file = self.directory.display().to_string().into();
+        Diagnostic::error(&crate::policy::Span { file, line: 1, column: 1 }, message)
     }
 
     /// Reads a few small files, on a thread that serves no connection.

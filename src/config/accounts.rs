@@ -47,6 +47,12 @@ struct WrittenPassword {
 
 pub(super) fn read_accounts(node: &Node, problems: &mut Problems) -> WrittenAccounts {
     let items = node.items(problems).unwrap_or_default();
+    if items.is_empty() {
+        problems.push(
+            Diagnostic::error(&node.span, "the list is empty, so there is no account")
+                .with_help("write `{user: …, password_file: …}`, or leave `upstream_login` out"),
+        );
+    }
     let lines = items.iter().filter_map(|item| {
         let mut map = MapReader::new(item, problems)?;
         let mut list = |key| map.optional(key).map(|n| one_or_more(n, problems));

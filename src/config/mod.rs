@@ -228,8 +228,8 @@ impl fmt::Display for ServerAddress {
 }
 
 impl Config {
-    /// Attributes that tokens are to give and that the identities file does not let them give:
-    /// they would be ignored, which nobody who wrote them wants.
+    /// Attributes and roles that tokens are to give and that the identities file does not let them
+    /// give: they would be ignored, and deny rules and masks for such a role with them.
     ///
     /// # Errors
     /// What to do about the first of them.
@@ -242,6 +242,15 @@ impl Config {
                 return Err(format!(
                     "datasource `{datasource}` takes `{name}` from tokens, which identities.yaml \
                      does not allow; add `claims: {{attributes: [{name}]}}` there"
+                ));
+            }
+            let mut issuers = datasource.logins.issuers.iter().flatten();
+            let takes_roles = issuers.any(|issuer| issuer.expected.roles_claim.is_some());
+            if takes_roles && rules.claimed_roles().is_empty() {
+                let datasource = &datasource.name;
+                return Err(format!(
+                    "datasource `{datasource}` takes roles from tokens (`roles_claim`), of which \
+                     identities.yaml allows none; add `claims: {{roles: [ROLE, …]}}` there"
                 ));
             }
         }

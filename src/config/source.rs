@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{authentication, listen};
 use crate::audit::WhenFull;
-use crate::policy::diagnostic::Span;
+use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::yaml::{MapReader, Node, Problems};
 use crate::tls::Version;
 
@@ -376,6 +376,14 @@ pub(super) fn string(node: &Node, problems: &mut Problems) -> Option<Spanned<Str
 pub(super) fn one_or_more(node: &Node, problems: &mut Problems) -> Vec<Spanned<String>> {
     use crate::policy::yaml::Value;
     match &node.value {
+        // Left out means all; nobody who writes an empty list means that.
+        Value::List(items) if items.is_empty() => {
+            problems.push(
+                Diagnostic::error(&node.span, "the list is empty, so it would match nothing")
+                    .with_help("leave the key out, or write what belongs there"),
+            );
+            Vec::new()
+        }
         Value::List(items) => items.iter().filter_map(|item| string(item, problems)).collect(),
         Value::Scalar { .. } | Value::Null | Value::Map(_) => {
             string(node, problems).into_iter().collect()

@@ -114,6 +114,32 @@ log: {format: json, level: "warn,portcullis=debug"}
 }
 
 #[test]
+fn an_empty_list_does_not_mean_everything() {
+    let empty = "p.yaml:8:";
+    for list in [
+        "authentication: [{method: relay, users: []}]",
+        "authentication: [{method: relay, databases: []}]",
+        "authentication: [{method: relay, networks: []}]",
+        "authentication: [{method: relay, transport: []}]",
+        "authentication: [{method: peer, map: [{name: 'uid:0', users: []}]}]",
+        "upstream_login: []",
+        "upstream_login: [{users: [], user: app}]",
+        "upstream_login: [{databases: [], user: app}]",
+        "catalog: {user: app, databases: []}",
+    ] {
+        check("default: allow\n", &format!("default: allow\n    {list}\n"), empty);
+        let dir = folder();
+        let text = GOOD.replace("default: allow\n", &format!("default: allow\n    {list}\n"));
+        let found = problems(&text, dir.path());
+        assert!(found.iter().any(|found| found.contains("the list is empty")), "{found:?}");
+    }
+    for key in ["allow", "proxy_protocol_from"] {
+        let entry = format!("{{address: '127.0.0.1:6432', {key}: []}}");
+        check("127.0.0.1:6432", &entry, "p.yaml:5:");
+    }
+}
+
+#[test]
 fn problems_say_where_and_what() {
     check("version: 1\n", "", "p.yaml:1:1: error: `version` is missing");
     check("version: 1", "version: 2", "p.yaml:1:10: error: this version");
@@ -341,7 +367,7 @@ fn servers_are_a_list_and_a_role_needs_a_login_to_ask_for_it() {
     let expected = "p.yaml:8:27: error: `target_session_attrs` needs `catalog`";
     check("allow\n", primary, expected);
     check("allow\n", "allow\n    target_session_attrs: master\n", "p.yaml:8:27: error: unknown");
-    check("127.0.0.1:5432", "[]", "p.yaml:3:5: error: `upstream` names no server");
+    check("127.0.0.1:5432", "[]", "p.yaml:6:15: error: the list is empty");
     check("127.0.0.1:5432", "[\"a:1\", b]", "p.yaml:6:23: error: `b` is no server address");
     let asked = primary.to_owned() + "    catalog: {user: reader}\n";
     let (config, _) =

@@ -249,6 +249,11 @@ impl Identities {
         written.chain(&self.claims.attributes).map(|name| &**name).collect()
     }
 
+    /// Roles that tokens may assert.
+    pub(crate) fn claimed_roles(&self) -> &BTreeSet<Arc<str>> {
+        &self.claims.roles
+    }
+
     /// Attributes that tokens may assert.
     pub(crate) fn claimed_attributes(&self) -> &BTreeSet<Arc<str>> {
         &self.claims.attributes

@@ -70,6 +70,11 @@ impl RuleSet {
         self.identities.claimed_attributes()
     }
 
+    /// Roles that tokens may assert.
+    pub fn claimed_roles(&self) -> &BTreeSet<Arc<str>> {
+        self.identities.claimed_roles()
+    }
+
     /// Whether the identities file lets this login in from where it is, now.
     ///
     /// # Errors

@@ -202,7 +202,7 @@ impl Process {
         (admin, datasources): (TcpListener, Vec<Arc<Datasource<Upstream>>>),
     ) {
         let (reload, requests) = mpsc::channel(RELOAD_REQUESTS_MAX);
-        let clock = shared.clock;
+        let (clock, fitting) = (shared.clock, config.clone());
         let reloader = Reloader::new(
             config.rules.directory.clone(),
             config.rules.reload,
@@ -217,6 +217,7 @@ impl Process {
                     status: Arc::clone(&shared.status),
                     metrics: Arc::clone(&shared.metrics),
                     audit: shared.audit.clone(),
+                    fits: Box::new(move |rules| fitting.fits(rules)),
                     now: Box::new(move || clock.now()),
                 },
                 certificates(config),

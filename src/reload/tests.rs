@@ -15,6 +15,9 @@ const BETTER: &str =
     "version: 1\nrules:\n  - id: no-drop-now\n    match: {statements: [drop]}\n    deny: true\n";
 const BROKEN: &str =
     "version: 1\nrules:\n  - id: no-drop\n    mach: {statements: [drop]}\n    deny: true\n";
+/// A good set that does not go with the configuration.
+const MISFIT: &str = "version: 1\nrules:\n  - id: no-drop\n    match: {statements: [drop]}\n    \
+    deny: true\n  - id: no-grant\n    match: {statements: [grant]}\n    deny: true\n";
 
 /// Counts the reloads that were recorded.
 struct Recorded(Arc<AtomicU64>);
@@ -63,6 +66,10 @@ impl Bench {
             status: Arc::clone(&status),
             metrics,
             audit,
+            fits: Box::new(|rules| match rules.len() {
+                2 => Err("the configuration wants one rule".to_owned()),
+                _ => Ok(()),
+            }),
             now: Box::new(|| Now { wall_us: 1, mono_us: 1 }),
         };
         let directory = folder.path().to_owned();
@@ -117,6 +124,16 @@ async fn only_changes_are_tried_and_a_broken_set_changes_nothing() {
     bench.writer.close().await.unwrap();
     // The start, a change, a refusal, the repair, a refusal.
     assert_eq!(bench.recorded.load(Ordering::SeqCst), 5);
+}
+
+#[tokio::test]
+async fn what_the_configuration_does_not_go_with_is_not_put_in_force() {
+    let mut bench = Bench::new(Duration::from_secs(3600));
+    bench.write(MISFIT);
+    bench.reloader.attempt(Trigger::File).await;
+    assert_eq!(bench.state(), (1, 1, 1));
+    let answer = bench.reloader.answer().unwrap_err();
+    assert!(answer[0].contains("the configuration wants one rule"), "{answer:?}");
 }
 
 fn names_the_key(problems: &[String]) -> bool {

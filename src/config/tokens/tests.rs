@@ -73,6 +73,23 @@ fn an_attribute_that_the_identities_do_not_allow_is_told() {
 }
 
 #[test]
+fn a_claim_of_roles_needs_roles_that_tokens_may_assert() {
+    use crate::policy::{RuleSet, SourceFile};
+    let entry = format!("{WHO}, algorithms: ES256, jwks_file: keys.json, roles_claim: groups");
+    let config = check(&entry).unwrap();
+    let set = |claims: &str| {
+        let text = format!("version: 1\n{claims}\nidentities: []\n");
+        let file = SourceFile { name: "identities.yaml".to_owned(), text };
+        RuleSet::compile(&[], Some(&file)).unwrap().0
+    };
+    for without in ["", "claims: {attributes: [tenant]}"] {
+        let problem = config.fits(&set(without)).unwrap_err();
+        assert!(problem.contains("add `claims: {roles: [ROLE, …]}`"), "{problem}");
+    }
+    assert_eq!(config.fits(&set("claims: {roles: [support]}")), Ok(()));
+}
+
+#[test]
 fn mistakes_about_tokens_are_found() {
     for (entry, expected) in [
         ("audience: a, algorithms: ES256, jwks_file: keys.json", "`issuer` is missing"),
