@@ -108,7 +108,9 @@ impl Authenticator {
 
     async fn admit(&self, attempt: &Attempt, now: Now, ask_server: &dyn AskServer) -> Reply {
         let Attempt { user, address, method, .. } = attempt;
-        if let Err(retry_after_s) = self.throttle.admit(user, *address, now.mono_us) {
+        if method.is_guessed()
+            && let Err(retry_after_s) = self.throttle.admit(user, *address, now.mono_us)
+        {
             return Reply::Throttled { retry_after_s };
         }
         let looked_up = match (method, &self.stored) {
@@ -132,6 +134,9 @@ impl Authenticator {
     /// Takes note of what became of an attempt.
     pub fn note(&self, report: &Report, now: Now) {
         let Report { attempt, proof } = report;
+        if !attempt.method.is_guessed() {
+            return;
+        }
         let (user, address) = (attempt.user.as_str(), attempt.address);
         match proof {
             Proof::Held => self.throttle.succeeded(user, address, now.mono_us),
@@ -149,6 +154,10 @@ impl Authenticator {
         let Method::Password(kind) = attempt.method else {
             return Reply::Refused("not a password method");
         };
+        // Others of the same client may have failed since it was admitted.
+        if self.throttle.admit(&attempt.user, attempt.address, now.mono_us).is_err() {
+            return Reply::Refused("too many failed logins");
+        }
         self.judge.judge(&self.rules, (attempt, kind), password, now).await
     }
 }

@@ -91,11 +91,19 @@ impl Throttle {
         if wait_us == 0 { Ok(()) } else { Err(wait_us.div_ceil(SECOND_US)) }
     }
 
-    /// A proof held.
+    /// A proof held. What failed within the last minute counts half from now on, the rest no more:
+    /// behind a shared address somebody else may have caused it, and somebody who guesses must not
+    /// begin anew with every login of whom he guesses for.
     pub fn succeeded(&self, user: &str, address: Option<IpAddr>, now_us: u64) {
         let tally = tally(&self.pairs, &(user.into(), Origin::of(address)));
         let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-        *tally = Tally { last_success_us: Some(now_us), ..Tally::default() };
+        let recent =
+            tally.last_failure_us.filter(|at| now_us.saturating_sub(*at) < NOT_FORGIVEN_US);
+        *tally = Tally {
+            failures: recent.map_or(0, |_| tally.failures / 2),
+            last_failure_us: recent,
+            last_success_us: Some(now_us),
+        };
     }
 
     /// A proof did not hold.
@@ -157,6 +165,9 @@ const FORGOTTEN_US: u64 = 15 * 60 * SECOND_US;
 /// For this long after a login, what others do at the same address does not count.
 const TRUSTED_US: u64 = 60 * 60 * SECOND_US;
 
+/// Failures as young as this are not forgiven whole for a login.
+const NOT_FORGIVEN_US: u64 = 60 * SECOND_US;
+
 const SECOND_US: u64 = 1_000_000;
 
 #[cfg(test)]
@@ -214,11 +225,21 @@ mod tests {
         failures(&throttle, "u", "2001:db8::1", 9, 0);
         assert!(throttle.admit("u", ip("2001:db8::2"), 0).is_err(), "the same /64");
         assert_eq!(throttle.admit("u", ip("2001:db8:0:1::1"), 0), Ok(()));
-        throttle.succeeded("u", ip("2001:db8::1"), 0);
-        failures(&throttle, "u", "2001:db8::1", 5, S);
-        assert_eq!(throttle.admit("u", ip("2001:db8::1"), S), Ok(()));
-        failures(&throttle, "u", "2001:db8::1", 5, FORGOTTEN_US + S);
-        assert_eq!(throttle.admit("u", ip("2001:db8::1"), FORGOTTEN_US + S), Ok(()));
+        throttle.succeeded("u", ip("2001:db8::1"), NOT_FORGIVEN_US);
+        failures(&throttle, "u", "2001:db8::1", 5, 61 * S);
+        assert_eq!(throttle.admit("u", ip("2001:db8::1"), 61 * S), Ok(()));
+        failures(&throttle, "u", "2001:db8::1", 5, FORGOTTEN_US + 61 * S);
+        assert_eq!(throttle.admit("u", ip("2001:db8::1"), FORGOTTEN_US + 61 * S), Ok(()));
+    }
+
+    #[test]
+    fn a_login_of_somebody_else_does_not_begin_the_count_anew() {
+        let throttle = Throttle::default();
+        failures(&throttle, "u", "192.0.2.1", 100, 0);
+        throttle.succeeded("u", ip("192.0.2.1"), 59 * S);
+        assert_eq!(throttle.admit("u", ip("192.0.2.1"), 59 * S), Err(1), "until a minute is over");
+        failures(&throttle, "u", "192.0.2.1", 1, 59 * S);
+        assert_eq!(throttle.admit("u", ip("192.0.2.1"), 59 * S), Err(60));
     }
 
     #[test]

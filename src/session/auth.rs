@@ -240,6 +240,14 @@ impl Entry {
 }
 
 impl Method {
+    /// Whether who tries often enough may hit: what the system or a certificate says is no guess.
+    pub fn is_guessed(&self) -> bool {
+        match self {
+            Self::Relay | Self::Scram(_) | Self::Password(_) => true,
+            Self::Certificate(_) | Self::Peer(_) | Self::Reject => false,
+        }
+    }
+
     /// The word in the configuration, in the audit trail and in metrics.
     pub fn name(&self) -> &'static str {
         match self {
