@@ -6,7 +6,6 @@
 //! other than reading them again.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -21,11 +20,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::Metrics;
 
+mod port;
 mod rights;
 mod sessions;
 mod status;
 #[cfg(test)]
 mod tests;
+
+use port::{Port, Visitor};
 
 pub use rights::{Rights, Token};
 pub use sessions::{EndRequest, Ended, SessionList, SessionReport};
@@ -82,8 +84,8 @@ pub async fn serve(
     state: AdminState,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(stop).await
+    let service = router(state).into_make_service_with_connect_info::<Visitor>();
+    axum::serve(Port::new(listener), service).with_graceful_shutdown(stop).await
 }
 
 fn router(state: AdminState) -> Router {

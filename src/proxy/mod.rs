@@ -4,6 +4,7 @@
 //! before anything is served, and stays until the process is told to stop. There is no state
 //! outside of what it builds.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -216,7 +217,10 @@ impl Process {
         reloader.announce().await;
         self.services.spawn(reloader.run(requests));
         info!(address = %shown(&admin), "admin port");
-        if matches!(config.admin.rights, Rights::Nobody) {
+        // An address that cannot be told is not known to be ours alone.
+        let bound = admin.local_addr().unwrap_or_else(|_| SocketAddr::from(([0; 4], 0)));
+        let rights = config.admin.rights.clone().at(bound);
+        if matches!(rights, Rights::Nobody) {
             warn!(
                 "others reach the admin port and no token is set: it serves health and metrics \
                  only; set `admin.token_file` for sessions and reloads"
@@ -227,7 +231,7 @@ impl Process {
         let state = AdminState {
             metrics: Arc::clone(&shared.metrics),
             status: Arc::clone(&shared.status),
-            rights: config.admin.rights.clone(),
+            rights,
             sessions: Box::new(move || listed.sessions.list(listed.clock.now())),
             end: Box::new(move |request| end_session(&ending, request)),
             reload,
