@@ -61,6 +61,8 @@ mod side_doors;
 #[cfg(test)]
 mod standing;
 #[cfg(test)]
+mod terminated;
+#[cfg(test)]
 mod transparency;
 #[cfg(test)]
 mod upstream_list;
