@@ -3,7 +3,6 @@
 //! `tests/drivers` that print what they see.
 
 use std::fmt::Debug;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{Command, Stdio};
