@@ -354,6 +354,7 @@ fn datasource(
         dial: Upstream {
             hosts: Hosts::new(&written.upstream, written.target),
             connect_timeout: config.limits.connect_timeout,
+            patience: config.limits.connect_timeout.min(config.limits.login_timeout) / 2,
             tcp: config.limits.tcp,
             tls: ServerTls::of(&written.upstream_tls),
             clock: shared.clock,

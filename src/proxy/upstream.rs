@@ -69,6 +69,8 @@ pub(crate) struct Upstream {
     pub(crate) hosts: Hosts,
     /// How long a connect to one server may take, name resolution and TLS handshake included.
     pub(crate) connect_timeout: Duration,
+    /// How long a try that was given up must have lasted to count against its server.
+    pub(crate) patience: Duration,
     /// When the server counts as gone.
     pub(crate) tcp: TcpLimits,
     /// Whether and how TLS is spoken.
@@ -146,13 +148,13 @@ enum Outcome {
 
 impl Outcome {
     /// Whether the server was reached, as far as that is known after trying for so long.
-    fn reached(self, tried: Duration, connect_timeout: Duration) -> Option<bool> {
+    fn reached(self, tried: Duration, patience: Duration) -> Option<bool> {
         match self {
             Self::Reached => Some(true),
             Self::Failed => Some(false),
             // A client decides when it asks: one that comes at the end of its time must not make
             // a server look dead that had no time to answer.
-            Self::GivenUp if tried < connect_timeout / 2 => None,
+            Self::GivenUp if tried < patience => None,
             Self::GivenUp => Some(false),
         }
     }
@@ -160,10 +162,10 @@ impl Outcome {
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        let Upstream { hosts, clock, connect_timeout, .. } = self.upstream;
+        let Upstream { hosts, clock, patience, .. } = self.upstream;
         let now_us = clock.now().mono_us;
         let tried = Duration::from_micros(now_us.saturating_sub(self.began_us));
-        match self.outcome.reached(tried, *connect_timeout) {
+        match self.outcome.reached(tried, *patience) {
             Some(true) => hosts.reached(self.server),
             Some(false) => hosts.failed(self.server, now_us),
             None => {}
@@ -282,8 +284,8 @@ mod tests {
 
     #[test]
     fn whoever_gives_up_early_says_nothing_of_the_server() {
-        let timeout = Duration::from_secs(4);
-        let after = |outcome: Outcome, s| outcome.reached(Duration::from_secs(s), timeout);
+        let patience = Duration::from_secs(2);
+        let after = |outcome: Outcome, s| outcome.reached(Duration::from_secs(s), patience);
         assert_eq!(after(Outcome::GivenUp, 1), None);
         assert_eq!(after(Outcome::GivenUp, 2), Some(false));
         assert_eq!(after(Outcome::Failed, 0), Some(false));
