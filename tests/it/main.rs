@@ -57,6 +57,8 @@ mod restart;
 #[cfg(test)]
 mod side_doors;
 #[cfg(test)]
+mod smuggling;
+#[cfg(test)]
 mod transparency;
 #[cfg(test)]
 mod upstream_list;

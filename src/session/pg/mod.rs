@@ -32,6 +32,7 @@ mod client;
 mod fastpath;
 mod greeting;
 mod login;
+mod malformed;
 mod pending;
 mod ready;
 mod refusals;
@@ -41,6 +42,7 @@ pub mod scram;
 mod scrub;
 mod server;
 mod statements;
+mod streamed;
 
 /// Whether the client leg may or must be TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
