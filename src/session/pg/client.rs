@@ -41,13 +41,11 @@ impl Ready {
             if call.out.events.len() + newly_owed + 2 > call.out.room || !self.wants_client() {
                 break;
             }
-            let Some(head) = frame::peek(input)? else {
-                // A letter that is none is refused before a length is waited for.
-                if let Some(tag) = input.first() {
-                    Frontend::from_tag(*tag)?;
-                }
-                break;
-            };
+            // As the server does: a letter that is none is refused before a length is waited for.
+            if let Some(tag) = input.first() {
+                Frontend::from_tag(*tag)?;
+            }
+            let Some(head) = frame::peek(input)? else { break };
             self.follow_path();
             let handled = match self.message(call, head, input) {
                 Err(error) if error.is_of_content() => self.malformed(call, head, input),

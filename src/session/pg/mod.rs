@@ -30,6 +30,8 @@ mod catalog_load;
 mod challenge;
 mod client;
 mod fastpath;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod greeting;
 mod login;
 mod malformed;
