@@ -39,6 +39,8 @@ mod doors;
 #[cfg(test)]
 mod drivers;
 #[cfg(test)]
+mod encodings;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod limits;

@@ -346,7 +346,8 @@ impl Ready {
         let scope = self.scope.current(call.turn);
         let mut plan = Arc::clone(&statement.plan);
         if statement.key != Some(scope.key) {
-            plan = gate::plan(call.turn, &scope, &statement.text);
+            let read = self.backend.read(scope.class.concerned, &statement.text);
+            plan = gate::plan(call.turn, &scope, &read);
             if plan.outgoing(&statement.text) != statement.plan.outgoing(&statement.text) {
                 let refusal = rules_changed();
                 self.refuse_extended(call, &plan, &refusal);
