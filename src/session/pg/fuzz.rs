@@ -192,6 +192,11 @@ impl<'a> Run<'a> {
                     assert!(client.is_empty(), "bytes ahead of a handshake");
                     Answer::TlsStarted(TlsPeer::default())
                 }
+                // The bytes are a handshake, and here they fail as one.
+                Effect::StartDirectTls => {
+                    self.closing = true;
+                    continue;
+                }
                 Effect::Authenticate(request) => match *request {
                     Request::Admit(_) => Answer::Authenticate(Box::new(Reply::Admitted)),
                     _ => continue,
