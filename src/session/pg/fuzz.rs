@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::{Buf, BytesMut};
 
-use super::{PgConfig, PgSession, SessionSeed, TlsMode};
+use super::{PgConfig, PgSession, SessionSeed, TlsMode, scram};
 use crate::analysis::sql::{self, Predicates};
 use crate::analysis::{Analyzer, Catalog, SearchPath};
 use crate::event::Now;
@@ -413,6 +413,24 @@ fn is_ours(text: &[u8]) -> bool {
     ours.contains(&text) || text.starts_with(catalog) && text.ends_with(b"; COMMIT")
 }
 
+/// `data` as messages of SCRAM exchanges, and as passwords: see [`super::scram::fuzz`].
+///
+/// # Panics
+/// If something holds that must not, or the other way round.
+pub fn fuzz_scram(data: &[u8]) {
+    let Some((mode, data)) = data.split_first() else { return };
+    if mode % 4 != 0 {
+        scram::fuzz::messages(data);
+        return;
+    }
+    // Each salting costs: passwords are short.
+    let mut parts = data.splitn(3, |byte| *byte == 0);
+    let mut part = || parts.next().and_then(|part| part.get(..part.len().min(64)));
+    let parts = [part(), part(), part()].map(Option::unwrap_or_default);
+    let [password, other, bound] = parts;
+    scram::fuzz::agree(password, other, bound);
+}
+
 fn unreachable(what: &str) {
     assert!(what.is_empty(), "{what}");
 }
@@ -446,6 +464,7 @@ mod tests {
     fn the_corpora_hold() {
         corpus("pg_startup", fuzz_startup);
         corpus("pg_session", fuzz_session);
+        corpus("scram", fuzz_scram);
     }
 
     proptest! {
@@ -453,6 +472,7 @@ mod tests {
         fn holds_for_any_bytes(data in prop::collection::vec(any::<u8>(), 0..256)) {
             fuzz_startup(&data);
             fuzz_session(&data);
+            fuzz_scram(&data);
         }
     }
 }
