@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::source::{self, Spanned, TargetServer, TlsMode};
 use super::{
     CatalogLogin, Config, Datasource, Limits, Listen, Log, Rules, ServerAddress, SessionLimits,
-    authentication, listen, tls,
+    TcpLimits, authentication, listen, tls,
 };
 use crate::audit::{AuditConfig, QUEUE_EVENTS_MIN, Target, WhenFull};
 use crate::policy::diagnostic::{Diagnostic, Span};
@@ -280,6 +280,15 @@ fn check_limits(source: source::Limits, problems: &mut Problems) -> Option<Limit
         login_timeout: bounded(source.login_timeout, seconds(10), brief..=day, problems)?,
         connect_timeout: bounded(source.connect_timeout, seconds(5), brief..=day, problems)?,
         drain_timeout: bounded(source.drain_timeout, seconds(30), Duration::ZERO..=day, problems)?,
+        tcp: TcpLimits {
+            keepalive: bounded(source.tcp_keepalive, seconds(60), seconds(4)..=day, problems)?,
+            user_timeout: bounded(
+                source.tcp_user_timeout,
+                seconds(60),
+                seconds(1)..=day,
+                problems,
+            )?,
+        },
         sessions,
         read_buffer_bytes: narrow(read_buffer?),
         high_water_bytes: narrow(high_water?),

@@ -122,6 +122,8 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// For sessions to become idle when the process stops.
     pub drain_timeout: Duration,
+    /// When a TCP peer counts as gone.
+    pub tcp: TcpLimits,
     /// Time limits of sessions, where a datasource does not say otherwise.
     pub sessions: SessionLimits,
     /// Most bytes one read takes.
@@ -136,6 +138,15 @@ pub struct Limits {
     pub prepared_statements: usize,
     /// Memory for decided plans.
     pub plan_cache_bytes: u64,
+}
+
+/// When a TCP peer that says nothing counts as gone, for clients and servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpLimits {
+    /// Silence before the peer is probed; a quarter of it between probes.
+    pub keepalive: Duration,
+    /// How long what was sent may stay unacknowledged, probes included.
+    pub user_timeout: Duration,
 }
 
 /// The log.

@@ -26,7 +26,7 @@ use super::upstream::{Dial, Dialed, Place};
 use crate::admin::Status;
 use crate::analysis::{Analyzer, sql::Predicates};
 use crate::audit::{AuditConfig, Queue, Sink, Target, WhenFull, Writer, start_with};
-use crate::config::SessionLimits;
+use crate::config::{SessionLimits, TcpLimits};
 use crate::event::{Event, EventKind};
 use crate::metrics::{Build, DatasourceLabels, Metrics};
 use crate::policy::{RuleSet, Throttles};
@@ -96,6 +96,10 @@ fn limits() -> DriveLimits {
         high_water_bytes: 64 * 1024,
         held_bytes_max: 128 * 1024,
         login_timeout: Duration::from_secs(5),
+        tcp: TcpLimits {
+            keepalive: Duration::from_secs(60),
+            user_timeout: Duration::from_secs(60),
+        },
         cancel_timeout: Duration::from_secs(5),
         flush_timeout: Duration::from_millis(300),
         drain_grace: Duration::ZERO,

@@ -19,7 +19,7 @@ use super::leg::{Leg, LegStream, Stream, poll_drain};
 use super::replayed::Replayed;
 use super::shutdown::Stage;
 use super::upstream::{Dial, Dialed};
-use crate::metrics::RejectReason;
+use crate::metrics::{Limit, RejectReason};
 use crate::session::{Answer, CancelKey, Effect, EndCause, Session, TlsPeer};
 use crate::tls;
 
@@ -53,6 +53,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     }
 
     async fn start_tls(&mut self, begun: Begun) -> Result<(), End> {
+        // One deadline for the whole login: a handshake does not start it anew.
         match tokio::time::timeout_at(self.admission.deadline, self.handshake(begun)).await {
             Ok(Ok(peer)) => self.resume(Answer::TlsStarted(peer)).await,
             Ok(Err(error)) => {
@@ -60,7 +61,10 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
                 self.finish(EndCause::ClientGone);
                 Err(End::Protocol)
             }
-            Err(_elapsed) => Err(self.finish(EndCause::LoginTimeout)),
+            Err(_elapsed) => {
+                self.datasource.shared.metrics.limit_reached(Limit::Login);
+                Err(self.finish(EndCause::LoginTimeout))
+            }
         }
     }
 

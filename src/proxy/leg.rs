@@ -2,6 +2,7 @@
 
 use std::io;
 use std::io::IoSlice;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -53,6 +54,9 @@ impl Input {
         read_bytes_max: usize,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
+        if self.bytes.is_empty() && self.read_bytes == READ_BYTES_MIN {
+            return self.poll_read_little(from, read_bytes_max, cx);
+        }
         self.bytes.reserve(self.read_bytes);
         let spare = self.bytes.capacity() - self.bytes.len();
         let n = ready!(poll_read_buf(from, &mut self.bytes, cx))?;
@@ -60,6 +64,25 @@ impl Input {
             self.read_bytes = read_bytes_max;
         }
         Poll::Ready(Ok(n))
+    }
+
+    /// Reads by way of the stack: thousands of idle connections wait without a buffer, and keep
+    /// only as much as their messages had.
+    fn poll_read_little<R: AsyncRead + Unpin>(
+        &mut self,
+        from: &mut R,
+        read_bytes_max: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let mut space = [MaybeUninit::uninit(); READ_BYTES_MIN];
+        let mut read = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(from).poll_read(cx, &mut read))?;
+        let filled = read.filled();
+        self.bytes.extend_from_slice(filled);
+        if filled.len() == READ_BYTES_MIN {
+            self.read_bytes = read_bytes_max;
+        }
+        Poll::Ready(Ok(filled.len()))
     }
 
     /// Gives back what a burst needed. Called when nothing is in flight.
@@ -190,7 +213,7 @@ fn gone() -> io::Error {
     io::ErrorKind::NotConnected.into()
 }
 
-/// What a read asks for at first, and what an idle connection keeps per side: a prepared
+/// What a read asks for at first, and the most an idle connection keeps per side: a prepared
 /// transaction's messages fit.
 const READ_BYTES_MIN: usize = 2 * 1024;
 

@@ -154,6 +154,7 @@ where
     }
 
     fn welcome(&self, stream: Detached, address: Option<SocketAddr>, guests: &mut Guests) {
+        stream.tune(self.datasource.shared.limits.tcp);
         let accepted = self.datasource.shared.clock.now();
         let drawn = Birth::draw(accepted).and_then(|birth| {
             let place = self.datasource.shared.workers.place().context("no worker")?;
@@ -241,9 +242,10 @@ where
             info!(datasource = &*name, ?address, reason = reason.label(), "client refused");
         }
         let connection = Connection::new(session, birth, stream, datasource, admission);
+        // Boxed: what the arrival needed is not kept as long as the session lasts.
         match refused {
-            None => connection.run().await,
-            Some((cause, _)) => connection.refuse(cause).await,
+            None => Box::pin(connection.run()).await,
+            Some((cause, _)) => Box::pin(connection.refuse(cause)).await,
         }
     }
 }

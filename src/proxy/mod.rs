@@ -336,6 +336,7 @@ fn datasource(
         dial: Upstream {
             hosts: Hosts::new(&written.upstream, written.target),
             connect_timeout: config.limits.connect_timeout,
+            tcp: config.limits.tcp,
             tls: ServerTls::of(&written.upstream_tls),
             clock: shared.clock,
         },
@@ -379,6 +380,7 @@ fn drive_limits(config: &Config) -> DriveLimits {
         high_water_bytes: limits.high_water_bytes,
         held_bytes_max: limits.statement_bytes.saturating_add(HELD_BYTES_SLACK),
         login_timeout: limits.login_timeout,
+        tcp: limits.tcp,
         cancel_timeout: limits.connect_timeout,
         flush_timeout: limits.drain_timeout.max(FLUSH_MIN),
         drain_grace: DRAIN_GRACE,

@@ -16,7 +16,7 @@ use crate::admin::Status;
 use crate::analysis::Analyzer;
 use crate::audit::Queue;
 use crate::auth::Authenticator;
-use crate::config::SessionLimits;
+use crate::config::{SessionLimits, TcpLimits};
 use crate::metrics::{DatasourceMetrics, Metrics};
 use crate::policy::Throttles;
 use crate::session::Turn;
@@ -103,6 +103,8 @@ pub(crate) struct DriveLimits {
     pub(crate) held_bytes_max: usize,
     /// From the accepted connection to the end of the login, TLS handshake included.
     pub(crate) login_timeout: Duration,
+    /// When a TCP peer counts as gone.
+    pub(crate) tcp: TcpLimits,
     /// How long a cancel's connection to the server may take to be closed by it.
     pub(crate) cancel_timeout: Duration,
     /// How long last words and results may take to be written when a connection closes.

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use socket2::{SockFilter, SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -13,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tracing::warn;
 
 use super::bind::SocketFile;
+use crate::config::TcpLimits;
 
 /// A bound socket.
 #[derive(Debug)]
@@ -75,7 +75,6 @@ impl ListenSocket {
         match &self.kind {
             Kind::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                tune(&stream);
                 Ok((ClientSocket::Tcp(stream), Some(address)))
             }
             Kind::Unix { listener, .. } => {
@@ -134,7 +133,6 @@ impl ListenSocket {
                     && let Ok((stream, address)) = listener.accept()
                 {
                     if stream.set_nonblocking(true).is_ok() {
-                        tune(&stream);
                         waiting.push((Detached::Tcp(stream), Some(address)));
                     }
                 }
@@ -183,6 +181,15 @@ impl ClientSocket {
 }
 
 impl Detached {
+    /// Sets what every connection is set to.
+    pub(super) fn tune(&self, tcp: TcpLimits) {
+        match self {
+            Self::Tcp(stream) => tune(stream, tcp),
+            // The other end of a Unix socket cannot vanish without a word.
+            Self::Unix(_) => {}
+        }
+    }
+
     /// Enters the reactor of the thread that calls it.
     ///
     /// # Errors
@@ -250,13 +257,19 @@ impl AsyncWrite for ClientSocket {
 
 /// What every TCP connection of the proxy is set to: no delay of small messages, and dead peers
 /// are noticed.
-pub(super) fn tune(stream: &impl AsFd) {
-    // Both are improvements, not conditions: a socket that cannot have them still works.
-    let stream = SockRef::from(stream);
-    let _ = stream.set_tcp_nodelay(true);
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_EVERY);
-    let _ = stream.set_tcp_keepalive(&keepalive);
+pub(super) fn tune(stream: &impl AsFd, tcp: TcpLimits) {
+    let TcpLimits { keepalive, user_timeout } = tcp;
+    // All are improvements, not conditions: a socket that cannot have them still works.
+    let socket = SockRef::from(stream);
+    let _ = socket.set_tcp_nodelay(true);
+    let probes = TcpKeepalive::new().with_time(keepalive).with_interval(keepalive / PROBES);
+    let _ = socket.set_tcp_keepalive(&probes);
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(user_timeout));
 }
+
+/// Probes a peer is sent in the time of silence that is waited for the first.
+const PROBES: u32 = 4;
 
 /// Classic BPF: the low bits of an instruction are its class, the others what it does.
 const BPF_LOAD_BYTE: u16 = 0x30;
@@ -272,8 +285,26 @@ const TCP_ACK: u32 = 0x10;
 /// Clients taken out of a closing socket's queue; the queue holds fewer.
 const WAITING_MAX: usize = 4096;
 
-/// Silence before the first keepalive probe.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
 
-/// Time between probes.
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_notices_a_peer_that_vanished() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let seconds = Duration::from_secs;
+        let tcp = TcpLimits { keepalive: seconds(40), user_timeout: seconds(25) };
+        for stream in [stream.unwrap(), accepted.unwrap().0] {
+            tune(&stream, tcp);
+            let socket = SockRef::from(&stream);
+            assert!(stream.nodelay().unwrap() && socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), seconds(40));
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), seconds(10));
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(seconds(25)));
+        }
+    }
+}

@@ -21,7 +21,7 @@ use super::hosts::Hosts;
 use super::leg::{LegStream, Stream};
 use super::listener::tune;
 use super::replayed::Replayed;
-use crate::config::ServerAddress;
+use crate::config::{ServerAddress, TcpLimits};
 use crate::session::TlsPeer;
 use crate::tls::{Connector, UpstreamTls};
 
@@ -69,6 +69,8 @@ pub(crate) struct Upstream {
     pub(crate) hosts: Hosts,
     /// How long a connect to one server may take, name resolution and TLS handshake included.
     pub(crate) connect_timeout: Duration,
+    /// When the server counts as gone.
+    pub(crate) tcp: TcpLimits,
     /// Whether and how TLS is spoken.
     pub(crate) tls: ServerTls,
     /// For remembering failures.
@@ -181,7 +183,7 @@ impl Upstream {
             Some(address) => TcpStream::connect(address).await?,
             None => TcpStream::connect((host.as_str(), *port)).await?,
         };
-        tune(&tcp);
+        tune(&tcp, self.tcp);
         let place = Place { server: place.server, address: Some(tcp.peer_addr()?) };
         let (stream, tls) = match &self.tls {
             ServerTls::Plain => (LegStream::Plain(tcp), None),

@@ -239,6 +239,13 @@ impl Portcullis {
         values.iter().sum()
     }
 
+    /// Memory of the process that is in use, bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// Everything it has logged so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
@@ -286,7 +293,7 @@ pub(crate) fn command() -> Command {
 
 /// The same with at most this many file descriptors.
 fn command_with(descriptors: Option<u32>) -> Command {
-    let binary = Path::new(env!("CARGO_BIN_EXE_portcullis"));
+    let binary = &binary();
     let mut command = match descriptors {
         Some(most) => {
             let mut limited = server_command(Path::new("prlimit"), None);
@@ -297,6 +304,12 @@ fn command_with(descriptors: Option<u32>) -> Command {
     };
     command.env("NO_COLOR", "1").env_remove("RUST_LOG");
     command
+}
+
+/// As cargo built it, or another build of it for measurements.
+fn binary() -> PathBuf {
+    let built = || env!("CARGO_BIN_EXE_portcullis").into();
+    std::env::var_os("PORTCULLIS_BINARY").map_or_else(built, PathBuf::from)
 }
 
 /// Runs the binary to its end.

@@ -8,6 +8,8 @@
 
 // Declared `cfg(test)` so that the lints which allow `unwrap` in tests know these for tests.
 #[cfg(test)]
+mod fake;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod pg;
@@ -60,6 +62,8 @@ mod restart;
 mod side_doors;
 #[cfg(test)]
 mod smuggling;
+#[cfg(test)]
+mod standing;
 #[cfg(test)]
 mod transparency;
 #[cfg(test)]

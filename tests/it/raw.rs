@@ -153,6 +153,31 @@ impl Raw {
         Some(byte[0])
     }
 
+    /// Sends what the other side still takes; `false` when it has closed.
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// Whether the other side has closed. What it said before is read away.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let mut ignored = [0; 4096];
+        let closed = loop {
+            match self.stream.read(&mut ignored) {
+                Ok(0) => break true,
+                Ok(_) => {}
+                Err(error) => break error.kind() != std::io::ErrorKind::WouldBlock,
+            }
+        };
+        self.stream.set_nonblocking(false).unwrap();
+        closed
+    }
+
+    /// The connection itself.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     fn fill(&mut self, buffer: &mut [u8]) -> Option<()> {
         use std::io::ErrorKind::{ConnectionReset, TimedOut, UnexpectedEof, WouldBlock};
         match self.stream.read_exact(buffer) {
