@@ -19,6 +19,8 @@ fn session() -> Arc<SessionRecord> {
         protocol: "pg",
         user: "maria.s".into(),
         roles: vec!["support_l1".into()],
+        account: None,
+        subject: None,
         database: "orders".into(),
         application: "helpdesk-web".into(),
         client: Some(SocketAddr::from(([10, 20, 4, 17], 51544))),

@@ -40,6 +40,13 @@ has_libclang() {
     compgen -G '/usr/lib/*/libclang[.-][0-9s]*' >/dev/null
 }
 
+# A Python that can make virtual environments with pip in them: Debian packs ensurepip apart.
+has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
+
+has_python_headers() {
+  python3 -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null
+}
+
 # Prints the Debian package of each need that is not met.
 missing_packages() {
   local need
@@ -52,6 +59,12 @@ missing_packages() {
       compiler) command -v cc >/dev/null || echo gcc libc6-dev ;;
       redis-server | pgbouncer)
         command -v "$need" >/dev/null || [[ -x /usr/sbin/$need ]] || echo "$need" ;;
+      make) command -v make >/dev/null || echo make ;;
+      xz) command -v xz >/dev/null || echo xz-utils ;;
+      openssl) command -v openssl >/dev/null || echo openssl ;;
+      python3-venv) has_venv || echo python3-venv ;;
+      python3-dev) has_python_headers || echo python3-dev ;;
+      nodejs) command -v node >/dev/null && command -v npm >/dev/null || echo nodejs npm ;;
       setpriv) command -v setpriv >/dev/null || echo util-linux ;;
       *) die "internal: unknown need $need" ;;
     esac

@@ -43,6 +43,11 @@ pub struct SessionRecord {
     pub user: String,
     /// Roles from the identities file.
     pub roles: Vec<Arc<str>>,
+    /// Account used at the server where that is not the client's own login; known once it is used.
+    pub account: Option<String>,
+    /// Whom the proof itself names: the subject of a token, the prefix of a key, a certificate's
+    /// fingerprint.
+    pub subject: Option<String>,
     /// Database asked for.
     pub database: String,
     /// `application_name` at login.
@@ -101,6 +106,8 @@ impl SessionRecord {
             protocol,
             user: String::new(),
             roles: Vec::new(),
+            account: None,
+            subject: None,
             database: String::new(),
             application: String::new(),
             client,
@@ -248,6 +255,8 @@ pub enum EventKind {
         code: String,
         /// Authentication method asked for, if it came to that.
         method: Option<&'static str>,
+        /// Why, where the code does not say it; the client is not told.
+        reason: Option<&'static str>,
     },
     /// The session ended.
     SessionClosed {

@@ -230,7 +230,7 @@ impl Metrics {
             EventKind::SessionOpened { method } => {
                 self.login(session, method, LoginResult::Success);
             }
-            EventKind::LoginFailed { code, method } => {
+            EventKind::LoginFailed { code, method, reason: _ } => {
                 self.login(session, method.unwrap_or_default(), LoginResult::Failure);
                 self.error(session, Source::of_server_error(code), code);
             }

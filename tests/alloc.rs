@@ -12,7 +12,7 @@ mod session {
     use portcullis::analysis::sql::Predicates;
     use portcullis::event::Now;
     use portcullis::policy::{RuleSet, SourceFile, Throttles};
-    use portcullis::session::auth::{Authentication, Reply};
+    use portcullis::session::auth::{Authentication, LookedUp, Reply};
     use portcullis::session::gate::{ActiveRules, PlanCache};
     use portcullis::session::pg::{PgConfig, PgSession, SessionSeed, TlsMode};
     use portcullis::session::{Answer, Outbox, Session as _, Side, Turn};
@@ -71,7 +71,10 @@ mod session {
             rig.feed(Side::Client, b"\0\0\0\x20\0\x03\0\0user\0app\0database\0shop\0\0");
             let Self { rules, analyzer, plans, throttles, session, out, .. } = &mut rig;
             let turn = Turn { rules, analyzer, plans, throttles, now: NOW };
-            let admitted = Answer::Authenticate(Box::new(Reply::Admitted));
+            let admitted = Answer::Authenticate(Box::new(Reply::Admitted {
+                random: [0; 18],
+                looked_up: LookedUp::NotAsked,
+            }));
             session.resume(turn, admitted, out).unwrap();
             session.resume(turn, Answer::Connected { secret: [0; 32], tls: None }, out).unwrap();
             rig.feed(Side::Server, &[frame(b'R', &[0; 4]), frame(b'Z', b"I")].concat());

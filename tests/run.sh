@@ -8,8 +8,8 @@ usage() {
   cat <<'TEXT'
 usage: tests/run.sh
 
-Installs what is missing (PostgreSQL, libclang, a C compiler; by apt, as root or with sudo), then
-runs every check and test, and ends with one line: N passed, N failed. A check that is no test
+Installs what is missing (PostgreSQL, libclang, a C compiler, Python, Node.js; by apt, as root or
+with sudo; the drivers under test from PyPI and npm), then runs every check and test, and ends with one line: N passed, N failed. A check that is no test
 (format, lints, documentation, scripts) counts as one.
 
 Environment: CARGO_TARGET_DIR (where to build), NO_COLOR.
@@ -35,7 +35,7 @@ main() {
       ;;
   esac
   cd "$root_dir"
-  require setpriv postgresql libclang compiler
+  require setpriv postgresql libclang compiler python3-venv nodejs
   require_cargo
   work=$(mktemp -d "${TMPDIR:-/tmp}/portcullis-tests.XXXXXX")
   trap 'rm -rf "$work"' EXIT
@@ -80,7 +80,7 @@ core_needs_no_runtime() {
 }
 
 check_scripts() {
-  local scripts=(deploy/*.sh tests/*.sh benches/*.sh .ci/run) script
+  local scripts=(deploy/*.sh tests/*.sh tests/*/*.sh benches/*.sh .ci/run) script
   for script in "${scripts[@]}"; do
     bash -n "$script" || return 1
   done

@@ -20,6 +20,7 @@ use crate::reload;
 
 mod explain;
 pub mod rules;
+mod scram_verifier;
 mod sessions;
 
 /// A governance proxy in front of PostgreSQL: masking, row filters, access rules and audit, from
@@ -41,6 +42,22 @@ enum Command {
     /// List or end the sessions of a running proxy
     #[command(subcommand)]
     Sessions(sessions::Sessions),
+    /// Credentials of clients
+    #[command(subcommand)]
+    Auth(Auth),
+}
+
+#[derive(Debug, Subcommand)]
+enum Auth {
+    /// Make the SCRAM-SHA-256 verifier of a password that is read from standard input
+    ScramVerifier(ScramVerifier),
+}
+
+#[derive(Debug, Args)]
+struct ScramVerifier {
+    /// Rounds of key derivation
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(4096..=1_000_000))]
+    iterations: u32,
 }
 
 #[derive(Debug, Args)]
@@ -116,6 +133,9 @@ pub fn main() -> ExitCode {
     let mut out = io::stdout().lock();
     let outcome = match cli.command {
         Command::Run(command) => run(&command, &mut out),
+        Command::Auth(Auth::ScramVerifier(command)) => {
+            scram_verifier::scram_verifier(&command, &mut out)
+        }
         Command::Rules(Rules::Check(command)) => explain::check(&command, &mut out),
         Command::Rules(Rules::Explain(command)) => explain::explain(command, &mut out),
         Command::Sessions(command) => sessions::run(&command, &mut out),
@@ -255,6 +275,10 @@ mod tests {
             ("rules explain SELECT", false),
             ("rules explain --as u --address x SELECT", false),
             ("rules", false),
+            ("auth scram-verifier", true),
+            ("auth scram-verifier --iterations 5000", true),
+            ("auth scram-verifier --iterations 1", false),
+            ("auth scram-verifier secret", false),
             ("sessions list --user ann --json", true),
             ("sessions end 01A 01B --admin 127.0.0.1:1 --token-file t", true),
             ("sessions end", false),

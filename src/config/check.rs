@@ -10,6 +10,7 @@ use super::{
     TcpLimits, authentication, listen, tls,
 };
 use crate::audit::{AuditConfig, QUEUE_EVENTS_MIN, Target, WhenFull};
+use crate::auth::throttle::Bounds;
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::yaml::Problems;
 
@@ -57,7 +58,7 @@ fn datasource(
         tls,
         upstream_tls,
         catalog,
-        authentication,
+        logins,
         limits,
     } = source;
     // Entries that hold mistakes were reported and are not here.
@@ -86,11 +87,12 @@ fn datasource(
         None => (TlsMode::Off, None),
     };
     let catalog = catalog.and_then(|catalog| check_catalog(catalog, base, problems));
-    let authentication = authentication::check(authentication, problems);
+    let logins = authentication::check(logins, base, tls_mode, problems);
     let upstream_tls = match upstream_tls {
         Some(written) => tls::server_leg(written, base, problems),
         None => tls::default_server_leg(&upstream, &at, problems),
     };
+    let (authentication, logins) = logins?;
     if let (Some(target), None) = (&target, &catalog)
         && target.value != TargetServer::Any
     {
@@ -110,6 +112,7 @@ fn datasource(
         upstream_tls: upstream_tls?,
         catalog,
         authentication,
+        logins,
         limits: limits.check(sessions, problems),
     })
 }
@@ -268,7 +271,24 @@ fn check_limits(source: source::Limits, problems: &mut Problems) -> Option<Limit
     let pending = bounded(source.pending_replies, 8192, 16..=1 << 20, problems);
     let prepared = bounded(source.prepared_statements, 4096, 1..=1 << 20, problems);
     let plan_cache = bounded(source.plan_cache, 64 << 20, 1 << 20..=64 << 30, problems);
+    let usual = Bounds::default();
+    let failures = source.login_failures;
+    let failures = bounded(failures, u64::from(usual.free_per_user), 0..=1_000_000, problems);
+    let per_address = source.login_failures_per_address;
+    let per_address =
+        bounded(per_address, u64::from(usual.free_per_address), 0..=1_000_000, problems);
+    let delay_max = seconds(usual.delay_max_s);
+    let delay_max = bounded(source.login_delay_max, delay_max, Duration::ZERO..=day, problems);
+    let iterations = source.scram_iterations;
+    let iterations = bounded(iterations, 1_000_000, 4096..=100_000_000, problems);
     Some(Limits {
+        scram_iterations: u32::try_from(iterations?).unwrap_or(u32::MAX),
+        throttle: Bounds {
+            free_per_user: u32::try_from(failures?).unwrap_or(u32::MAX),
+            free_per_address: u32::try_from(per_address?).unwrap_or(u32::MAX),
+            delay_max_s: delay_max?.as_secs(),
+            ..usual
+        },
         clients: narrow(bounded(source.clients, 10_000, 1..=1_000_000, problems)?),
         logins: narrow(bounded(source.logins, 1000, 1..=1_000_000, problems)?),
         logins_per_address: narrow(bounded(

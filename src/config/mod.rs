@@ -10,11 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audit::AuditConfig;
+use crate::auth::Logins;
+use crate::auth::throttle::Bounds;
 use crate::policy::diagnostic::{Diagnostic, Severity, Span};
 use crate::policy::yaml::{Document, Problems};
 use crate::session::auth::Authentication;
 use crate::tls::{ClientLeg, UpstreamTls, Watched};
 
+mod accounts;
 mod admin;
 mod authentication;
 mod check;
@@ -72,6 +75,8 @@ pub struct Datasource {
     pub catalog: Option<CatalogLogin>,
     /// How clients prove who they are.
     pub authentication: Authentication,
+    /// What else logins need.
+    pub logins: Logins,
     /// Time limits of its sessions.
     pub limits: SessionLimits,
 }
@@ -138,6 +143,10 @@ pub struct Limits {
     pub prepared_statements: usize,
     /// Memory for decided plans.
     pub plan_cache_bytes: u64,
+    /// Most rounds of key derivation that a server may ask for.
+    pub scram_iterations: u32,
+    /// When failed logins delay the next try.
+    pub throttle: Bounds,
 }
 
 /// When a TCP peer that says nothing counts as gone, for clients and servers.

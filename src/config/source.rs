@@ -39,7 +39,7 @@ pub(super) struct Datasource {
     pub(super) tls: Option<Tls>,
     pub(super) upstream_tls: Option<UpstreamTls>,
     pub(super) catalog: Option<Catalog>,
-    pub(super) authentication: Option<Vec<authentication::Entry>>,
+    pub(super) logins: authentication::Written,
     pub(super) limits: super::session_limits::Source,
 }
 
@@ -150,6 +150,10 @@ pub(super) struct Limits {
     pub(super) pending_replies: Option<Spanned<u64>>,
     pub(super) prepared_statements: Option<Spanned<u64>>,
     pub(super) plan_cache: Option<Spanned<u64>>,
+    pub(super) scram_iterations: Option<Spanned<u64>>,
+    pub(super) login_failures: Option<Spanned<u64>>,
+    pub(super) login_failures_per_address: Option<Spanned<u64>>,
+    pub(super) login_delay_max: Option<Spanned<Duration>>,
 }
 
 #[derive(Debug, Default)]
@@ -209,7 +213,7 @@ fn datasource(node: &Node, problems: &mut Problems) -> Option<Datasource> {
     let tls = map.optional("tls").and_then(|n| tls(n, problems));
     let upstream_tls = map.optional("upstream_tls").and_then(|n| upstream_tls(n, problems));
     let catalog = map.optional("catalog").and_then(|n| catalog(n, problems));
-    let authentication = map.optional("authentication").map(|n| authentication::read(n, problems));
+    let logins = authentication::read_all(&mut map, problems);
     let limits = map.optional("limits").and_then(|n| super::session_limits::read_map(n, problems));
     map.finish(problems);
     Some(Datasource {
@@ -222,7 +226,7 @@ fn datasource(node: &Node, problems: &mut Problems) -> Option<Datasource> {
         tls,
         upstream_tls,
         catalog,
-        authentication,
+        logins,
         limits: limits.unwrap_or_default(),
     })
 }
@@ -338,6 +342,12 @@ fn limits(node: &Node, problems: &mut Problems) -> Option<Limits> {
         pending_replies: map.optional("pending_replies").and_then(|n| number(n, problems)),
         prepared_statements: map.optional("prepared_statements").and_then(|n| number(n, problems)),
         plan_cache: map.optional("plan_cache").and_then(|n| bytes(n, problems)),
+        scram_iterations: map.optional("scram_iterations").and_then(|n| number(n, problems)),
+        login_failures: map.optional("login_failures").and_then(|n| number(n, problems)),
+        login_failures_per_address: map
+            .optional("login_failures_per_address")
+            .and_then(|n| number(n, problems)),
+        login_delay_max: map.optional("login_delay_max").and_then(|n| duration(n, problems)),
     };
     map.finish(problems);
     Some(limits)

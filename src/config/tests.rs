@@ -212,7 +212,7 @@ fn authentication_is_a_list_in_order() {
     let authentication = &config.datasources[0].authentication;
     let choose = |user, address: &str, transport| {
         let address = Some(address.parse().unwrap());
-        authentication.choose(&Asked { user, database: "demo", address, transport }).1
+        authentication.choose(&Asked { user, database: "demo", address, transport }).method
     };
     assert_eq!(choose("admin_x", "10.0.0.1", Transport::Tls), Method::Reject);
     assert_eq!(choose("app", "10.0.0.1", Transport::Plain), Method::Relay);

@@ -21,6 +21,8 @@ pub(crate) fn session() -> SessionRecord {
         protocol: "pg",
         user: "maria.s".into(),
         roles: vec!["support_l1".into()],
+        account: None,
+        subject: None,
         database: "orders".into(),
         application: "helpdesk-web".into(),
         client: Some(SocketAddr::from(([10, 20, 4, 17], 51544))),
@@ -172,8 +174,12 @@ fn details_conform(event: &Value) {
 fn every_kind_conforms() {
     let s = || Some(session());
     let local = SessionRecord { client: None, roles: vec![], ..session() };
-    let failed = EventKind::LoginFailed { code: "28P01".into(), method: Some("SCRAM-SHA-256") };
-    let unknown = EventKind::LoginFailed { code: "08P01".into(), method: None };
+    let failed = EventKind::LoginFailed {
+        code: "28P01".into(),
+        method: Some("SCRAM-SHA-256"),
+        reason: None,
+    };
+    let unknown = EventKind::LoginFailed { code: "08P01".into(), method: None, reason: None };
     let reload = |problems| EventKind::Reload {
         generation: 3,
         digest: "4be1a7".into(),
@@ -233,7 +239,11 @@ fn examples() -> Vec<Event> {
     };
     vec![
         own(EventKind::SessionOpened { method: "SCRAM-SHA-256" }),
-        own(EventKind::LoginFailed { code: "28P01".into(), method: Some("SCRAM-SHA-256") }),
+        own(EventKind::LoginFailed {
+            code: "28P01".into(),
+            method: Some("SCRAM-SHA-256"),
+            reason: None,
+        }),
         own(decision(masked(), None)),
         own(decision(denied(), None)),
         own(decision(statement(RecordedVerdict::Allowed), Some(rule("analyst-30-per-minute")))),

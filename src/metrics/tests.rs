@@ -44,7 +44,7 @@ fn events_are_counted_once_where_they_belong() {
     let metrics = metrics();
     let observe = |kind| metrics.observe(&events::event(Some(events::session()), kind));
     observe(EventKind::SessionOpened { method: "SCRAM-SHA-256" });
-    observe(EventKind::LoginFailed { code: "28P01".into(), method: Some("md5") });
+    observe(EventKind::LoginFailed { code: "28P01".into(), method: Some("md5"), reason: None });
     observe(events::decision(events::denied(), None));
     observe(events::decision(events::masked(), None));
     observe(events::decision(events::masked(), Some(events::rule("per-min"))));

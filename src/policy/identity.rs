@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::credential::ScramVerifier;
 use super::diagnostic::{Diagnostic, Span};
 use super::pattern::Names;
 use super::predicate::{LOGIN_VALUES, is_name};
 use super::rule::{CountedBy, inside};
 use super::source::{SourceFile, bounded, kept, network, one_or_many, shown_text, version};
+use super::verifier::ScramVerifier;
 use super::yaml::{Document, MapReader, Node, Problems};
 use crate::name::Glob;
 

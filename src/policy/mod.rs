@@ -11,7 +11,6 @@
 
 mod case;
 mod compile;
-mod credential;
 mod decide;
 mod decision;
 pub mod diagnostic;
@@ -26,10 +25,10 @@ mod rule;
 mod ruleset;
 mod source;
 mod target;
+mod verifier;
 pub mod yaml;
 
 pub use case::{Case, CaseFailure};
-pub use credential::{NotAVerifier, ScramVerifier};
 pub use decide::Trace;
 pub use decision::{Allowed, Decision, Denial, DenyReason, Limit};
 pub use diagnostic::{Diagnostic, Severity, Span};
@@ -39,3 +38,4 @@ pub use limit::Throttles;
 pub use rule::Mode;
 pub use ruleset::RuleSet;
 pub use source::SourceFile;
+pub use verifier::{NotAVerifier, ScramVerifier};

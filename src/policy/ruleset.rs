@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::credential::ScramVerifier;
 use super::diagnostic::Span;
 use super::identity::{Identities, Identity, IdentityClass, Login, NotAdmitted};
 use super::rule::{CountedBy, Effect, Label, Rule};
+use super::verifier::ScramVerifier;
 use crate::name::RuleId;
 
 /// A frozen, compiled rule set. Rules are sorted by id, so that nothing depends on files' order.

@@ -67,7 +67,11 @@ async fn read_all(datasource: &Datasource<Upstream>, login: &CatalogLogin) -> an
 
 pub(super) fn login_of(login: &CatalogLogin) -> OwnLogin<'_> {
     let CatalogLogin { user, password, databases: _, refresh: _ } = login;
-    OwnLogin { user, password: password.as_deref(), application: "portcullis catalog" }
+    OwnLogin {
+        user,
+        password: password.as_deref().map(str::as_bytes),
+        application: "portcullis catalog",
+    }
 }
 
 async fn list_databases(

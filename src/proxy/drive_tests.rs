@@ -160,7 +160,10 @@ impl Bench {
             limits,
         });
         let datasource = Arc::new(Datasource {
-            auth: crate::auth::Authenticator::new(Arc::clone(&shared.rules)),
+            auth: crate::auth::Authenticator::new(
+                crate::auth::Logins::default(),
+                Arc::clone(&shared.rules),
+            ),
             shared,
             name: "toy".into(),
             analyzer: Arc::new(Analyzer::default()),

@@ -29,13 +29,13 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         match effect {
             Effect::StartTls => self.start_tls(Begun::Asked).await,
             Effect::StartDirectTls => self.start_tls(Begun::Direct).await,
-            Effect::Authenticate(request) => {
-                let now = self.datasource.shared.clock.now();
-                let reply = self.datasource.auth.answer(*request, now).await;
-                self.resume(Answer::Authenticate(Box::new(reply))).await
-            }
+            Effect::Authenticate(request) => self.authenticate(*request).await,
             Effect::ReportLogin(report) => {
-                self.datasource.auth.note(&report, self.datasource.shared.clock.now());
+                self.note_login(&report);
+                Ok(())
+            }
+            Effect::ReportAccount(failure) => {
+                self.account_failed(&failure);
                 Ok(())
             }
             Effect::Connect => self.connect().await,

@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 use crate::admin::{self, AdminState, EndRequest, Ended, Rights, Status};
 use crate::analysis::{Analyzer, AnalyzerLimits};
 use crate::audit::{self, Queue};
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Logins};
 use crate::config::{self, Config, Port};
 use crate::event::{Event, EventKind, Instance};
 use crate::metrics::{Build, DatasourceLabels, Metrics};
@@ -43,6 +43,7 @@ mod hosts;
 mod inherited;
 mod leg;
 mod listener;
+mod logins;
 mod notify;
 mod own_login;
 mod protocol;
@@ -326,13 +327,14 @@ fn datasource(
         statement_bytes_max: config.limits.statement_bytes,
         ..AnalyzerLimits::default()
     };
+    let logins = Logins { bounds: config.limits.throttle, ..written.logins.clone() };
     let metrics = shared.metrics.datasource(&written.name).context("metrics of a datasource")?;
     Ok(Datasource {
         shared: Arc::clone(shared),
         name: Arc::clone(&written.name),
         analyzer: Arc::new(Analyzer::new(limits)),
         cancels: Arc::new(CancelRegistry::default()),
-        auth: Authenticator::new(Arc::clone(&shared.rules)),
+        auth: Authenticator::new(logins, Arc::clone(&shared.rules)),
         dial: Upstream {
             hosts: Hosts::new(&written.upstream, written.target),
             connect_timeout: config.limits.connect_timeout,

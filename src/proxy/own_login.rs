@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::config::{SslMode, SslNegotiation};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
-use tokio_postgres::{Config, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Config, Connection, SimpleQueryMessage, SimpleQueryRow};
 
 use super::leg::Stream;
 use super::upstream::{Dial, Dialed};
@@ -19,7 +20,7 @@ pub(super) struct OwnLogin<'a> {
     /// Account on the server.
     pub(super) user: &'a str,
     /// Password, if the server wants one.
-    pub(super) password: Option<&'a str>,
+    pub(super) password: Option<&'a [u8]>,
     /// What `pg_stat_activity` shows.
     pub(super) application: &'a str,
 }
@@ -43,9 +44,57 @@ impl OwnLogin<'_> {
         database: &str,
         text: &str,
     ) -> anyhow::Result<Vec<SimpleQueryRow>> {
+        let (client, connection) = self.connect(dialed, database).await?;
+        tokio::select! {
+            answer = client.simple_query(text) => {
+                let rows = answer.map_err(told)?.into_iter().filter_map(|message| match message {
+                    SimpleQueryMessage::Row(row) => Some(row),
+                    _ => None,
+                });
+                Ok(rows.collect())
+            }
+            closed = connection => {
+                closed.map_err(told)?;
+                anyhow::bail!("the server closed the connection")
+            }
+        }
+    }
+
+    /// Runs one query with one parameter over a connection of its own and gives the first column
+    /// of its row, if there is one. The parameter is bound: no text it could be ends up in the
+    /// query.
+    pub(super) async fn look_up<D: Dial>(
+        &self,
+        dial: &D,
+        database: &str,
+        (query, parameter): (&str, &str),
+    ) -> anyhow::Result<Option<String>> {
+        let dialed = dial.dial().await.context("connect")?;
+        let (client, connection) = self.connect(dialed, database).await?;
+        let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&parameter, Type::TEXT)];
+        tokio::select! {
+            answer = client.query_typed(query, &parameters) => match &answer.map_err(told)?[..] {
+                [] => Ok(None),
+                [row] => row.try_get(0).context("the first column is no text"),
+                _ => anyhow::bail!("more than one row for one user"),
+            },
+            closed = connection => {
+                closed.map_err(told)?;
+                anyhow::bail!("the server closed the connection")
+            }
+        }
+    }
+
+    async fn connect<S: Stream>(
+        &self,
+        dialed: Dialed<S>,
+        database: &str,
+    ) -> anyhow::Result<(Client, Connection<S, Bound<S>>)> {
         let Dialed { stream, tls, place: _ } = dialed;
         let mut config = Config::new();
         config.user(self.user).dbname(database).application_name(self.application);
+        // Whatever the account or the database says, names mean the system's.
+        config.options("-c search_path=pg_catalog");
         if let Some(password) = self.password {
             config.password(password);
         }
@@ -60,21 +109,7 @@ impl OwnLogin<'_> {
                 Ready { end_point: peer.server_end_point }
             }
         };
-        let (client, connection) =
-            config.connect_raw(stream, ready).await.map_err(told).context("connect")?;
-        tokio::select! {
-            answer = client.simple_query(text) => {
-                let rows = answer.map_err(told)?.into_iter().filter_map(|message| match message {
-                    SimpleQueryMessage::Row(row) => Some(row),
-                    _ => None,
-                });
-                Ok(rows.collect())
-            }
-            closed = connection => {
-                closed.map_err(told)?;
-                anyhow::bail!("the server closed the connection")
-            }
-        }
+        config.connect_raw(stream, ready).await.map_err(told).context("connect")
     }
 }
 

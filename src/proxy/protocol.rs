@@ -6,6 +6,7 @@ use super::listener::Origin;
 use super::uid::Birth;
 use crate::config::{self, Limits, ServerAddress};
 use crate::event::Now;
+use crate::session::auth::Authentication;
 use crate::session::pg::{PgConfig, PgSession, SessionSeed, TlsMode};
 
 /// Makes PostgreSQL sessions for a datasource.
@@ -22,7 +23,10 @@ pub(super) fn postgresql(
             // That a certificate is there was seen to in the handshake.
             config::TlsMode::Required | config::TlsMode::Mutual => TlsMode::Required,
         },
-        authentication: datasource.authentication.clone(),
+        authentication: Authentication {
+            iterations_max: limits.scram_iterations,
+            ..datasource.authentication.clone()
+        },
         server: recorded(&datasource.upstream),
         pending_replies_max: limits.pending_replies,
         prepared_statements_max: limits.prepared_statements,

@@ -21,17 +21,24 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use crate::name::Glob;
-use crate::policy::Asserted;
+use crate::policy::{Asserted, ScramVerifier};
+use crate::session::{PeerCertificate, PeerCredentials};
 
 /// How the clients of one datasource prove who they are.
 #[derive(Clone, Debug, Default)]
 pub struct Authentication {
     /// The first entry that fits decides; without any, every login is relayed.
     pub entries: Vec<Entry>,
+    /// What salts are made from for users that do not exist. Whoever knows it can tell which users
+    /// exist.
+    pub decoy: [u8; 32],
+    /// Most rounds of key derivation that are done because a server asks for them.
+    pub iterations_max: u32,
 }
 
 /// One entry of `authentication:`. An empty list fits everything.
@@ -47,6 +54,8 @@ pub struct Entry {
     pub transports: Vec<Transport>,
     /// What is asked of those it fits.
     pub method: Method,
+    /// Besides, the client must have given a certificate that was verified.
+    pub needs_certificate: bool,
 }
 
 /// How a client is connected.
@@ -71,14 +80,96 @@ impl Transport {
 }
 
 /// How a client proves who it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Method {
     /// The server asks and the client answers; the proxy passes it on.
     Relay,
+    /// By SCRAM-SHA-256, against a verifier.
+    Scram(Scram),
+    /// By its certificate.
+    Certificate(NameMap),
+    /// By what the system says about the other end of a Unix socket.
+    Peer(NameMap),
     /// By a password that the client sends in clear text and the shell judges.
     Password(PasswordKind),
     /// Not at all.
     Reject,
+}
+
+/// How SCRAM is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scram {
+    /// Whether the exchange is bound to the TLS connection.
+    pub binding: ChannelBinding,
+    /// Where verifiers are.
+    pub stored: StoredIn,
+}
+
+/// Whether an exchange is bound to the TLS connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChannelBinding {
+    /// Not offered.
+    Disable,
+    /// Offered over TLS.
+    #[default]
+    Prefer,
+    /// Nothing else is offered.
+    Require,
+}
+
+/// Where verifiers are. One place for all users of an entry: trying a second place for those that
+/// are not in the first would tell, by its time, who is in the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredIn {
+    /// In the identities file.
+    Identities,
+    /// On the server, which is asked with a credential of ours.
+    Server,
+}
+
+/// Which users a name outside of the database may log in as.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NameMap {
+    /// Without lines a name may log in as the user of the same name.
+    pub lines: Arc<[MapLine]>,
+}
+
+/// One line of a map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapLine {
+    /// The name outside, with its kind: `cn:`, `dns:`, `email:`, `uri:`; `name:`, `uid:`.
+    pub name: Glob,
+    /// Users of the database.
+    pub users: Vec<Glob>,
+}
+
+impl NameMap {
+    /// Whether one of these names may log in as the user.
+    pub fn allows(&self, names: &[String], user: &str) -> bool {
+        if self.lines.is_empty() {
+            let mut bare = names.iter().filter_map(|name| name.split_once(':'));
+            // A number is no name, whoever is called like it.
+            return bare.any(|(kind, name)| kind != "uid" && name == user);
+        }
+        let fits = |line: &MapLine, name: &String| {
+            line.name.matches(name) && line.users.iter().any(|glob| glob.matches(user))
+        };
+        names.iter().any(|name| self.lines.iter().any(|line| fits(line, name)))
+    }
+}
+
+/// The names in a certificate, with their kinds.
+pub fn certificate_names(certificate: &PeerCertificate) -> Vec<String> {
+    let PeerCertificate { common_name, alternative_names, fingerprint: _ } = certificate;
+    let common_name = common_name.iter().map(|name| format!("cn:{name}"));
+    common_name.chain(alternative_names.iter().cloned()).collect()
+}
+
+/// The names of a process's owner, with their kinds.
+pub fn local_names(credentials: &PeerCredentials) -> Vec<String> {
+    let PeerCredentials { uid, user } = credentials;
+    let name = user.iter().map(|name| format!("name:{name}"));
+    name.chain([format!("uid:{uid}")]).collect()
 }
 
 /// What a password in clear text is.
@@ -88,6 +179,17 @@ pub enum PasswordKind {
     ApiKey,
     /// A signed token of somebody we trust.
     Jwt,
+}
+
+/// The entry that decides on a login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// Its place in the list; behind the last one if none fits.
+    pub place: usize,
+    /// How the client proves who it is.
+    pub method: Method,
+    /// Whether it must have given a certificate besides.
+    pub needs_certificate: bool,
 }
 
 /// The login a client asks for.
@@ -104,20 +206,26 @@ pub struct Asked<'a> {
 }
 
 impl Authentication {
-    /// The entry that decides on a login, by its place in the list, and its method. A login that
-    /// no entry fits is rejected.
-    pub fn choose(&self, asked: &Asked<'_>) -> (usize, Method) {
+    /// The entry that decides on a login. A login that no entry fits is rejected.
+    pub fn choose(&self, asked: &Asked<'_>) -> Chosen {
+        let without =
+            |method| Chosen { place: self.entries.len(), method, needs_certificate: false };
         if self.entries.is_empty() {
-            return (0, Method::Relay);
+            return without(Method::Relay);
         }
-        let found = self.entries.iter().enumerate().find(|(_, entry)| entry.fits(asked));
-        found.map_or((self.entries.len(), Method::Reject), |(place, entry)| (place, entry.method))
+        match self.entries.iter().enumerate().find(|(_, entry)| entry.fits(asked)) {
+            None => without(Method::Reject),
+            Some((place, entry)) => {
+                let Entry { method, needs_certificate, .. } = entry;
+                Chosen { place, method: method.clone(), needs_certificate: *needs_certificate }
+            }
+        }
     }
 }
 
 impl Entry {
     fn fits(&self, asked: &Asked<'_>) -> bool {
-        let Self { users, databases, networks, transports, method: _ } = self;
+        let Self { users, databases, networks, transports, .. } = self;
         let one_of = |globs: &[Glob], name: &str| {
             globs.is_empty() || globs.iter().any(|glob| glob.matches(name))
         };
@@ -133,9 +241,12 @@ impl Entry {
 
 impl Method {
     /// The word in the configuration, in the audit trail and in metrics.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Relay => "relay",
+            Self::Scram(_) => "SCRAM-SHA-256",
+            Self::Certificate(_) => "certificate",
+            Self::Peer(_) => "peer",
             Self::Password(PasswordKind::ApiKey) => "api-key",
             Self::Password(PasswordKind::Jwt) => "jwt",
             Self::Reject => "reject",
@@ -164,7 +275,8 @@ pub struct Attempt {
 /// What a session asks the shell about a login. Answered with a [`Reply`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// May this client try at all? Answered with `Admitted` or `Throttled`.
+    /// May this client try at all, and is something about its user stored elsewhere? Answered with
+    /// `Admitted`, `Throttled` or `Unavailable`.
     Admit(Attempt),
     /// Is this password right? Answered with `Granted`, `Refused` or `Unavailable`.
     Password {
@@ -173,13 +285,30 @@ pub enum Request {
         /// As the client sent it; not empty, without a zero byte.
         password: Secret,
     },
+    /// With which account does a client that has proved who it is log in at the server? Answered
+    /// with `Account` or `Unavailable`.
+    Account(Attempt),
+    /// Derive the key of a password, which takes long. Answered with `Derived`.
+    Derive {
+        /// The password.
+        password: Secret,
+        /// What the server says.
+        salt: Vec<u8>,
+        /// What the server says, within bounds.
+        iterations: u32,
+    },
 }
 
 /// The shell's answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// Go on.
-    Admitted,
+    Admitted {
+        /// Fresh randomness, unpredictable.
+        random: [u8; 18],
+        /// What the server stores for the user, if it was to be asked.
+        looked_up: LookedUp,
+    },
     /// Too many failures lately.
     Throttled {
         /// When it is worth trying again.
@@ -191,6 +320,49 @@ pub enum Reply {
     Refused(&'static str),
     /// It could not be found out. The word is for the audit trail.
     Unavailable(&'static str),
+    /// The account.
+    Account(Account),
+    /// The salted password.
+    Derived([u8; 32]),
+}
+
+/// What the server stores for a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LookedUp {
+    /// It was not to be asked.
+    NotAsked,
+    /// This verifier.
+    Found(ScramVerifier),
+    /// Nothing that may log in now; others' verifiers look like this.
+    Missing {
+        /// Rounds.
+        iterations: u32,
+        /// Length of the salt.
+        salt_bytes: usize,
+    },
+}
+
+/// An account on the server, for one login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Its name.
+    pub user: String,
+    /// What proves that we may use it.
+    pub proof: AccountProof,
+    /// Fresh randomness, unpredictable.
+    pub random: [u8; 18],
+}
+
+/// What proves to a server that we may use an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccountProof {
+    /// Nothing: the server trusts our address or our certificate.
+    Nothing,
+    /// A password.
+    Password(Secret),
+    /// The keys that the client gave away when it proved to us who it is, which hold where the
+    /// same verifier is stored.
+    ClientsKeys,
 }
 
 /// What a proof says about its bearer besides that it holds.
@@ -209,6 +381,15 @@ pub struct Report {
     pub attempt: Attempt,
     /// Whether the proof held.
     pub proof: Proof,
+}
+
+/// Why an account of ours was of no use, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountFailure {
+    /// The account.
+    pub account: String,
+    /// What happened; holds the server's own words.
+    pub what: String,
 }
 
 /// Whether a proof held.
@@ -254,7 +435,14 @@ mod tests {
 
     fn entry(user: &str, method: Method) -> Entry {
         let users = vec![Glob::new(user)];
-        Entry { users, databases: vec![], networks: vec![], transports: vec![], method }
+        Entry {
+            users,
+            databases: vec![],
+            networks: vec![],
+            transports: vec![],
+            method,
+            needs_certificate: false,
+        }
     }
 
     fn asked(user: &str) -> Asked<'_> {
@@ -264,18 +452,41 @@ mod tests {
 
     #[test]
     fn the_first_entry_that_fits_decides_and_none_rejects() {
-        assert_eq!(Authentication::default().choose(&asked("x")), (0, Method::Relay));
-        let jwt = Method::Password(PasswordKind::Jwt);
-        let list = Authentication {
-            entries: vec![
-                entry("app_*", jwt),
-                entry("app_a", Method::Reject),
-                entry("b", Method::Relay),
-            ],
+        assert_eq!(Authentication::default().choose(&asked("x")).method, Method::Relay);
+        let jwt = entry("app_*", Method::Password(PasswordKind::Jwt));
+        let entries = vec![jwt, entry("app_a", Method::Reject), entry("b", Method::Relay)];
+        let list = Authentication { entries, ..Authentication::default() };
+        let choose = |user| {
+            let Chosen { place, method, needs_certificate: _ } = list.choose(&asked(user));
+            (place, method.name())
         };
-        assert_eq!(list.choose(&asked("app_a")), (0, jwt));
-        assert_eq!(list.choose(&asked("b")), (2, Method::Relay));
-        assert_eq!(list.choose(&asked("c")), (3, Method::Reject));
+        assert_eq!(choose("app_a"), (0, "jwt"));
+        assert_eq!(choose("b"), (2, "relay"));
+        assert_eq!(choose("c"), (3, "reject"));
+    }
+
+    #[test]
+    fn a_name_maps_to_the_users_its_lines_say() {
+        let line = |name: &str, user: &str| MapLine {
+            name: Glob::new(name),
+            users: vec![Glob::new(user)],
+        };
+        let names =
+            |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let none = NameMap::default();
+        assert!(none.allows(&names(&["dns:db.internal", "cn:app"]), "app"));
+        assert!(!none.allows(&names(&["cn:app"]), "cn:app"));
+        assert!(!none.allows(&names(&["cn:app"]), "App"));
+        assert!(!none.allows(&names(&["name:root", "uid:1000"]), "1000"));
+        assert!(!none.allows(&[], ""));
+        let map = NameMap {
+            lines: vec![line("dns:*.web.internal", "web_*"), line("uid:0", "postgres")].into(),
+        };
+        assert!(map.allows(&names(&["dns:a.web.internal"]), "web_ro"));
+        assert!(!map.allows(&names(&["cn:a.web.internal"]), "web_ro"));
+        assert!(!map.allows(&names(&["dns:a.web.internal"]), "postgres"));
+        assert!(!map.allows(&names(&["cn:web_ro"]), "web_ro"), "lines replace the default");
+        assert!(map.allows(&names(&["name:root", "uid:0"]), "postgres"));
     }
 
     #[test]

@@ -76,6 +76,8 @@ pub enum Effect {
     Authenticate(Box<auth::Request>),
     /// Take note of what became of an attempt to log in. No answer.
     ReportLogin(Box<auth::Report>),
+    /// Tell whoever looks after the proxy that an account on the server was of no use. No answer.
+    ReportAccount(Box<auth::AccountFailure>),
     /// Connect to the datasource's server. Answered with `Connected` or `ConnectFailed`.
     Connect,
     /// Forward a cancel to whoever holds this key, then close this connection. No answer.

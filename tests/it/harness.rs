@@ -204,6 +204,13 @@ impl Portcullis {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.admin))
     }
 
+    /// The most memory the process ever held at once.
+    pub(crate) fn peak_memory_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// The folder of the configuration.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()

@@ -1,6 +1,6 @@
 //! Integration tests: the real binary between real clients and real PostgreSQL servers.
 //!
-//! Needs PostgreSQL's server programs, `psql` and `pgbench`. A missing one fails the tests: a
+//! Needs PostgreSQL's server programs, `psql` and `pgbench`, and for `drivers` Python and Node.js. A missing one fails the tests: a
 //! check that did not run is not a check that passed. Nothing here sleeps blindly; everything
 //! waits for a condition with a deadline.
 #![cfg(feature = "serve")]
@@ -64,6 +64,8 @@ mod side_doors;
 mod smuggling;
 #[cfg(test)]
 mod standing;
+#[cfg(test)]
+mod terminated;
 #[cfg(test)]
 mod transparency;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use portcullis::analysis::sql::Predicates;
 use portcullis::analysis::{Analyzer, Catalog};
 use portcullis::event::{Event, Now};
 use portcullis::policy::{RuleSet, SourceFile, Throttles};
-use portcullis::session::auth::{Authentication, Reply, Request};
+use portcullis::session::auth::{Authentication, LookedUp, Reply, Request};
 use portcullis::session::gate::{ActiveRules, PlanCache};
 use portcullis::session::pg::{PgConfig, PgSession, SessionSeed, TlsMode};
 use portcullis::session::{
@@ -132,7 +132,10 @@ impl Wire {
         let Some(at) = self.out.effects.iter().position(asks) else { return false };
         self.out.effects.remove(at);
         self.out.room = self.room;
-        let answer = Answer::Authenticate(Box::new(Reply::Admitted));
+        let answer = Answer::Authenticate(Box::new(Reply::Admitted {
+            random: [0; 18],
+            looked_up: LookedUp::NotAsked,
+        }));
         self.session.resume(world.turn(), answer, &mut self.out).unwrap();
         self.events.append(&mut self.out.events);
         true

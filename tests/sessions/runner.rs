@@ -435,6 +435,7 @@ fn effect_words(effect: &Effect) -> String {
         Effect::Connect => "connect".to_owned(),
         Effect::Authenticate(_) => "authenticate".to_owned(),
         Effect::ReportLogin(_) => "report".to_owned(),
+        Effect::ReportAccount(_) => "report account".to_owned(),
         Effect::Cancel { key: of, from: _ } => format!("cancel {}", key(of)),
         Effect::RegisterCancel { ours, theirs } => {
             format!("register {} for {}", key(ours), key(theirs))
@@ -446,7 +447,7 @@ fn effect_words(effect: &Effect) -> String {
 fn event_words(event: &Event) -> String {
     match &event.kind {
         EventKind::SessionOpened { method } => format!("opened {method}"),
-        EventKind::LoginFailed { code, method } => {
+        EventKind::LoginFailed { code, method, reason: _ } => {
             format!("login_failed {code} {}", method.unwrap_or("unasked"))
         }
         EventKind::SessionClosed { end } => format!("closed {end}"),

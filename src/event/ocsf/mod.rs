@@ -84,7 +84,9 @@ impl Frame<'_> {
     fn write(&self, json: &mut Json<'_>) {
         match &self.event.kind {
             EventKind::SessionOpened { method } => self.session_opened(json, method),
-            EventKind::LoginFailed { code, method } => self.login_failed(json, code, *method),
+            EventKind::LoginFailed { code, method, reason } => {
+                self.login_failed(json, code, (*method, *reason));
+            }
             EventKind::SessionClosed { end } => self.session_closed(json, end),
             EventKind::Decision { statement, generation, limited_by, extended } => {
                 let form = statement::Form::of(*extended, *generation);

@@ -48,7 +48,15 @@ impl SessionRecord {
             uid: uid.into(),
             endpoints,
             who: who.into(),
-            own: members(|json| json.text("datasource", &self.datasource, NAME_BYTES_MAX)),
+            own: members(|json| {
+                json.text("datasource", &self.datasource, NAME_BYTES_MAX);
+                if let Some(account) = &self.account {
+                    json.text("upstream_user", account, NAME_BYTES_MAX);
+                }
+                if let Some(subject) = &self.subject {
+                    json.text("auth_subject", subject, NAME_BYTES_MAX);
+                }
+            }),
             cut,
         }
     }
@@ -96,14 +104,14 @@ impl Frame<'_> {
         &self,
         json: &mut Json<'_>,
         code: &str,
-        method: Option<&'static str>,
+        (method, why): (Option<&'static str>, Option<&'static str>),
     ) {
         self.head(json, Kind { class: 3002, activity: 1, severity: 3 });
         json.word("message", "authentication failed");
         self.login(json, "login.failed", method);
         Effect::UNAUTHORIZED.write(json);
         json.text("status_code", code, ID_BYTES_MAX);
-        if let Some(reason) = reason(code) {
+        if let Some(reason) = why.or_else(|| reason(code)) {
             json.word("status_detail", reason);
         }
         self.login_fields(json);

@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::name::Glob;
-use crate::policy::credential::ScramVerifier;
 use crate::policy::diagnostic::Diagnostic;
 use crate::policy::instant::instant_us;
 use crate::policy::rule::inside;
 use crate::policy::source::{kept, network, one_or_many};
+use crate::policy::verifier::ScramVerifier;
 use crate::policy::yaml::{MapReader, Node, Problems};
 
 /// Why a login is not let in although its proof may hold.

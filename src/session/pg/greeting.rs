@@ -5,7 +5,7 @@ use bytes::BytesMut;
 
 use super::admission::Candidate;
 use super::{Call, Denied, PgConfig, State, TlsMode, close_with, fatal};
-use crate::session::{CancelKey, Effect, Outbox, TlsPeer};
+use crate::session::{CancelKey, Effect, Outbox, PeerCredentials, TlsPeer};
 use crate::wire::error::WireError;
 use crate::wire::pg::error::Report;
 use crate::wire::pg::message;
@@ -16,6 +16,8 @@ use crate::wire::pg::startup::{self, MINOR_NEWEST, Request, Startup};
 pub(super) struct Greeting {
     tls: Tls,
     gss_asked: bool,
+    /// Who holds the other end of a Unix socket.
+    local: Option<PeerCredentials>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,6 +34,10 @@ enum Tls {
 }
 
 impl Greeting {
+    pub(super) fn new(local: Option<PeerCredentials>) -> Self {
+        Self { local, ..Self::default() }
+    }
+
     pub(super) fn wants_client(&self) -> bool {
         self.tls != Tls::Starting
     }
@@ -113,7 +119,7 @@ impl Greeting {
             let denial = Denied::new("28000", "this listener serves TLS connections only", hint);
             return refused(call, &denial);
         }
-        match Candidate::new(config, call.journal, startup, tls.as_ref()) {
+        match Candidate::new(config, call.journal, startup, (tls, self.local.take())) {
             Ok(candidate) => {
                 negotiate(&candidate.startup, call.out);
                 candidate.ask(call)
@@ -125,8 +131,8 @@ impl Greeting {
 
 /// A start-up that is refused before anybody was asked anything.
 fn refused(call: &mut Call<'_>, denial: &Denied) -> State {
-    call.journal.login_failed(call.turn.now, denial.code, None, call.out);
-    let Denied { code, message, hint } = denial;
+    call.journal.login_failed(call.turn.now, denial.code, (None, None), call.out);
+    let Denied { code, message, hint, reason: _ } = denial;
     close_with(&Report { hint: hint.as_deref(), ..fatal(code, message) }, call.out);
     State::Closed
 }

@@ -1,15 +1,21 @@
-//! From the admitted StartupMessage to the first ReadyForQuery: relayed authentication.
+//! At the server: from the connection to the first ReadyForQuery.
+//!
+//! Either the server authenticates the client and what both say is passed on (`relayed`), or the
+//! client has proved to us who it is and we log in for it (`account`).
 
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 
+use super::account::{self, OwnLogin, ServerLeg, is_about_settings, told};
 use super::ready::{Backend as BackendState, Ready};
 use super::relay::Relay;
+use super::relayed::{self, Relayed};
 use super::scope::ScopeTracker;
+use super::scram::Learned;
 use super::{Call, Denied, PgConfig, State, close_with, fatal};
-use crate::session::auth::{Attempt, Proof, Report as LoginReport, Transport};
-use crate::session::{CancelKey, Effect, Outbox, SECRET_BYTES};
+use crate::session::auth::{Account, Attempt, Proof, Reply, Report as LoginReport, Transport};
+use crate::session::{CancelKey, Effect, Outbox, SECRET_BYTES, TlsPeer};
 use crate::wire::error::WireError;
 use crate::wire::pg::error::{Report, sqlstate};
 use crate::wire::pg::frame::{self, Backend, Frontend, HEAD_BYTES, Head};
@@ -22,46 +28,107 @@ use crate::wire::reader::Reader;
 pub(super) struct Connecting {
     startup: Startup,
     attempt: Attempt,
-    transport: Transport,
     /// Taken when the connection stands.
     scope: Option<ScopeTracker>,
+    way: Way,
+    /// What the client proved itself by.
+    method: &'static str,
+}
+
+/// Who authenticates.
+#[derive(Debug)]
+enum Way {
+    /// The server does.
+    Relayed(Transport),
+    /// We did, and log in with this account once the shell has named it.
+    Ours { account: Option<Account>, learned: Option<Learned> },
 }
 
 impl Connecting {
-    pub(super) fn new(
+    pub(super) fn relayed(
         startup: Startup,
         attempt: Attempt,
         transport: Transport,
         scope: ScopeTracker,
     ) -> Self {
-        Self { startup, attempt, transport, scope: Some(scope) }
+        let way = Way::Relayed(transport);
+        Self { startup, attempt, scope: Some(scope), way, method: "trust" }
     }
 
-    pub(super) fn connected(&mut self, secret: [u8; SECRET_BYTES], out: &mut Outbox) -> Login {
+    pub(super) fn ours(
+        startup: Startup,
+        attempt: Attempt,
+        (method, scope): (&'static str, ScopeTracker),
+        learned: Option<Learned>,
+    ) -> Self {
+        let way = Way::Ours { account: None, learned };
+        Self { startup, attempt, scope: Some(scope), way, method }
+    }
+
+    /// The shell's answer about the account; `None` if it is none to what was asked.
+    pub(super) fn account(&mut self, call: &mut Call<'_>, reply: Reply) -> Option<Option<State>> {
+        let Way::Ours { account: account @ None, learned: _ } = &mut self.way else { return None };
+        match reply {
+            Reply::Account(named) => {
+                call.journal.amend(|record| record.account = Some(named.user.clone()));
+                *account = Some(named);
+                call.out.effects.push(Effect::Connect);
+                Some(None)
+            }
+            Reply::Unavailable(why) => {
+                let denial = told("", &self.attempt.database).because(why);
+                Some(Some(refused(call, self.method, &denial)))
+            }
+            Reply::Admitted { .. }
+            | Reply::Throttled { .. }
+            | Reply::Granted(_)
+            | Reply::Refused(_)
+            | Reply::Derived(_) => None,
+        }
+    }
+
+    /// The connection stands: starts up. `None` if nobody asked for one yet.
+    pub(super) fn connected(
+        &mut self,
+        config: &PgConfig,
+        (secret, tls): ([u8; SECRET_BYTES], Option<TlsPeer>),
+        out: &mut Outbox,
+    ) -> Option<Login> {
+        let way = match &mut self.way {
+            Way::Relayed(transport) => Asks::Relayed(Relayed::new(*transport)),
+            Way::Ours { account, learned } => {
+                let account = account.take()?;
+                self.startup.set("user", &account.user);
+                // Without it the server would take the account's name for the database's.
+                self.startup.set("database", &self.attempt.database);
+                let leg = ServerLeg { tls, local: config.server_is_local() };
+                let iterations_max = config.authentication.iterations_max;
+                let login = OwnLogin::new(account, learned.take(), leg, iterations_max);
+                Asks::Ours(Box::new(login))
+            }
+        };
         out.to_server.encode(|out| message::startup(out, &self.startup));
-        Login {
+        Some(Login {
             attempt: self.attempt.clone(),
-            transport: self.transport,
             scope: self.scope.take(),
             secret: secret.iter().copied().take(self.startup.secret_bytes()).collect(),
-            expected: Expected::Nothing,
-            method: "trust",
+            way,
+            method: self.method,
             authenticated: false,
             backend: BackendState::default(),
             replication: self.startup.is_replication(),
-        }
+        })
     }
 }
 
-/// Authentication is relayed between client and server.
+/// The server has the StartupMessage.
 #[derive(Debug)]
 pub(super) struct Login {
     attempt: Attempt,
-    transport: Transport,
     scope: Option<ScopeTracker>,
     /// Ours, for the client to cancel with.
     secret: Vec<u8>,
-    expected: Expected,
+    way: Asks,
     method: &'static str,
     authenticated: bool,
     backend: BackendState,
@@ -69,21 +136,39 @@ pub(super) struct Login {
     replication: bool,
 }
 
-/// What the client may send now.
-#[derive(Debug, PartialEq, Eq)]
-enum Expected {
-    Nothing,
-    Password,
+/// Whom the server asks.
+#[derive(Debug)]
+enum Asks {
+    /// The client.
+    Relayed(Relayed),
+    /// Us.
+    Ours(Box<OwnLogin>),
+}
+
+/// What follows from an Authentication message.
+enum Next {
+    Wait,
+    Authenticated,
+    Denied(Denied),
 }
 
 impl Login {
+    pub(super) fn wants_server(&self) -> bool {
+        match &self.way {
+            Asks::Relayed(_) => true,
+            Asks::Ours(login) => login.wants_server(),
+        }
+    }
+
     pub(super) fn feed_server(
         &mut self,
         call: &mut Call<'_>,
         config: &Arc<PgConfig>,
         input: &mut BytesMut,
     ) -> Result<Option<State>, WireError> {
-        while let Some(head) = frame::peek(input)? {
+        while self.wants_server()
+            && let Some(head) = frame::peek(input)?
+        {
             if head.len > LOGIN_FRAME_BYTES_MAX {
                 return Err(WireError::TooLong);
             }
@@ -106,11 +191,12 @@ impl Login {
         let out = &mut *call.out;
         while let Some(head) = frame::peek(input)? {
             let kind = Frontend::from_tag(head.tag)?;
-            match (kind, &self.expected) {
-                (Frontend::Terminate, _) | (Frontend::Password, Expected::Password) => {}
+            let asked = matches!(&self.way, Asks::Relayed(relayed) if relayed.asked);
+            match (kind, asked) {
+                (Frontend::Terminate, _) | (Frontend::Password, true) => {}
                 // A client may not speak before it is asked: what it says waits for its turn.
-                (_, Expected::Nothing) => break,
-                (_, Expected::Password) => return Err(WireError::UnexpectedMessage(head.tag)),
+                (_, false) => break,
+                (_, true) => return Err(WireError::UnexpectedMessage(head.tag)),
             }
             if head.len > kind.bytes_max() {
                 return Err(WireError::TooLong);
@@ -118,13 +204,14 @@ impl Login {
             if input.len() < head.len {
                 break;
             }
+            out.to_server.take_from(input, head.len);
             if kind == Frontend::Terminate {
-                out.to_server.take_from(input, head.len);
                 out.effects.push(Effect::Close);
                 return Ok(Some(State::Closed));
             }
-            out.to_server.take_from(input, head.len);
-            self.expected = Expected::Nothing;
+            if let Asks::Relayed(relayed) = &mut self.way {
+                relayed.asked = false;
+            }
         }
         Ok(None)
     }
@@ -136,35 +223,30 @@ impl Login {
         head: Head,
         input: &mut BytesMut,
     ) -> Result<Option<State>, WireError> {
-        let Call { turn, journal, out } = call;
         let body = input.get(HEAD_BYTES..head.len).unwrap_or_default();
         match (Backend::from_tag(head.tag)?, self.authenticated) {
             (Backend::Authentication, false) => {
-                if let Some(refused) = self.authentication(body, out)? {
-                    journal.login_failed(turn.now, refused.code, Some(self.method), out);
-                    let hint = refused.hint.as_deref();
-                    close_with(&Report { hint, ..fatal(refused.code, &refused.message) }, out);
-                    return Ok(Some(State::Closed));
+                match self.authentication(body, call.out)? {
+                    Next::Wait => {}
+                    Next::Authenticated => self.authenticated = true,
+                    Next::Denied(denied) => {
+                        return Ok(Some(refused(call, self.method, &denied)));
+                    }
                 }
                 input.advance(head.len);
             }
-            (Backend::ErrorResponse, _) => {
-                let code = String::from_utf8_lossy(&sqlstate(body)).into_owned();
-                journal.login_failed(turn.now, &code, Some(self.method), out);
-                if !self.authenticated && WRONG_PROOF.contains(&code.as_str()) {
-                    self.report(Proof::Failed, out);
-                }
-                out.to_client.take_from(input, head.len);
-                out.effects.push(Effect::Close);
-                return Ok(Some(State::Closed));
-            }
-            (Backend::NoticeResponse, _) => out.to_client.take_from(input, head.len),
+            (Backend::ErrorResponse, _) => return Ok(Some(self.error(call, head, input))),
+            (Backend::NoticeResponse, _) => match &self.way {
+                // Before the server has taken the account, a notice can only be about that.
+                Asks::Ours(_) if !self.authenticated => input.advance(head.len),
+                Asks::Ours(_) | Asks::Relayed(_) => call.out.to_client.take_from(input, head.len),
+            },
             (Backend::ParameterStatus, true) => {
                 self.backend.parameter_status(body)?;
-                out.to_client.take_from(input, head.len);
+                call.out.to_client.take_from(input, head.len);
             }
             (Backend::BackendKeyData, true) => {
-                self.backend_key(body, out)?;
+                self.backend_key(body, call.out)?;
                 input.advance(head.len);
             }
             (Backend::ReadyForQuery, true) => {
@@ -185,84 +267,68 @@ impl Login {
         Ok(None)
     }
 
+    fn authentication(&mut self, body: &[u8], out: &mut Outbox) -> Result<Next, WireError> {
+        match &mut self.way {
+            Asks::Relayed(relayed) => {
+                let next = relayed.authentication(body, out)?;
+                self.method = relayed.method;
+                Ok(match next {
+                    relayed::Next::Wait => Next::Wait,
+                    relayed::Next::Authenticated => {
+                        self.report(Proof::Held, out);
+                        Next::Authenticated
+                    }
+                    relayed::Next::Denied(denied) => Next::Denied(denied),
+                })
+            }
+            Asks::Ours(login) => Ok(match login.authentication(body, out)? {
+                account::Next::Wait => Next::Wait,
+                account::Next::Authenticated => Next::Authenticated,
+                account::Next::Failed(why) => {
+                    out.effects.push(login.failure(why.to_owned()));
+                    Next::Denied(told("", &self.attempt.database))
+                }
+            }),
+        }
+    }
+
+    /// The shell has derived the keys; `None` if nobody asked for it.
+    pub(super) fn derived(&mut self, reply: &Reply, out: &mut Outbox) -> Option<()> {
+        match (&mut self.way, reply) {
+            (Asks::Ours(login), Reply::Derived(salted_password)) => {
+                login.derived(salted_password, out)
+            }
+            (Asks::Ours(_) | Asks::Relayed(_), _) => None,
+        }
+    }
+
+    /// The server ends the login.
+    fn error(&mut self, call: &mut Call<'_>, head: Head, input: &mut BytesMut) -> State {
+        let body = input.get(HEAD_BYTES..head.len).unwrap_or_default();
+        let code = String::from_utf8_lossy(&sqlstate(body)).into_owned();
+        let verbatim = match &self.way {
+            Asks::Relayed(_) => true,
+            Asks::Ours(login) => {
+                call.out.effects.push(login.failure(account::words(body)));
+                self.authenticated && is_about_settings(&code)
+            }
+        };
+        if !verbatim {
+            return refused(call, self.method, &told(&code, &self.attempt.database));
+        }
+        let method = (Some(self.method), None);
+        call.journal.login_failed(call.turn.now, &code, method, call.out);
+        if !self.authenticated && WRONG_PROOF.contains(&code.as_str()) {
+            self.report(Proof::Failed, call.out);
+        }
+        call.out.to_client.take_from(input, head.len);
+        call.out.effects.push(Effect::Close);
+        State::Closed
+    }
+
     fn report(&self, proof: Proof, out: &mut Outbox) {
         let report = LoginReport { attempt: self.attempt.clone(), proof };
         out.effects.push(Effect::ReportLogin(Box::new(report)));
-    }
-
-    /// Relays one Authentication message, or says why not.
-    fn authentication(
-        &mut self,
-        body: &[u8],
-        out: &mut Outbox,
-    ) -> Result<Option<Denied>, WireError> {
-        let mut reader = Reader::new(body);
-        let kind = reader.u32()?;
-        let relay = |out: &mut Outbox| {
-            out.to_client.encode(|out| message::framed(out, b'R', |out| out.extend(body)));
-        };
-        match kind {
-            0 => {
-                reader.finish()?;
-                self.authenticated = true;
-                self.report(Proof::Held, out);
-                relay(out);
-                return Ok(None);
-            }
-            3 => {
-                self.method = "cleartext";
-                if !self.transport.is_confidential() {
-                    let hint = Some("connect with sslmode=require, or use scram-sha-256");
-                    let message = "the server asks for the password in clear text, \
-                                   which is relayed over TLS only";
-                    return Ok(Some(Denied::new("28000", message, hint)));
-                }
-            }
-            5 => self.method = "md5",
-            10 => {
-                self.method = "SCRAM-SHA-256";
-                return self.sasl_mechanisms(reader, out);
-            }
-            11 => {}
-            // The last SASL message needs no answer.
-            12 => {
-                relay(out);
-                return Ok(None);
-            }
-            _ => {
-                let hint = Some("use scram-sha-256, md5 or password over TLS in pg_hba.conf");
-                let message = "the server asks for an authentication method that is not relayed";
-                return Ok(Some(Denied::new("28000", message, hint)));
-            }
-        }
-        relay(out);
-        self.expected = Expected::Password;
-        Ok(None)
-    }
-
-    /// Offers SCRAM-SHA-256 only: SCRAM-SHA-256-PLUS binds to the server's certificate, which the
-    /// client does not see through a proxy.
-    fn sasl_mechanisms(
-        &mut self,
-        mut reader: Reader<'_>,
-        out: &mut Outbox,
-    ) -> Result<Option<Denied>, WireError> {
-        let mut offered = false;
-        loop {
-            match reader.cstr()? {
-                b"" => break,
-                b"SCRAM-SHA-256" => offered = true,
-                _ => {}
-            }
-        }
-        reader.finish()?;
-        if !offered {
-            let message = "the server offers no SASL mechanism that can be relayed";
-            return Ok(Some(Denied::new("28000", message, Some("offer SCRAM-SHA-256"))));
-        }
-        out.to_client.encode(|out| message::authentication_sasl(out, &[b"SCRAM-SHA-256"]));
-        self.expected = Expected::Password;
-        Ok(None)
     }
 
     /// The client gets the real process id (it compares it with notifications and
@@ -280,6 +346,13 @@ impl Login {
         out.effects.push(Effect::RegisterCancel { ours, theirs });
         Ok(())
     }
+}
+
+fn refused(call: &mut Call<'_>, method: &'static str, denial: &Denied) -> State {
+    let Denied { code, message, hint, reason } = denial;
+    call.journal.login_failed(call.turn.now, code, (Some(method), *reason), call.out);
+    close_with(&Report { hint: hint.as_deref(), ..fatal(code, message) }, call.out);
+    State::Closed
 }
 
 /// Longest secret a server may give (protocol 3.2).

@@ -25,6 +25,7 @@ use crate::session::{
 use crate::wire::error::WireError;
 use crate::wire::pg::error::{Report, Severity};
 
+mod account;
 mod admission;
 mod catalog_load;
 mod challenge;
@@ -39,6 +40,7 @@ mod pending;
 mod ready;
 mod refusals;
 mod relay;
+mod relayed;
 mod scope;
 pub mod scram;
 mod scrub;
@@ -76,6 +78,16 @@ pub struct PgConfig {
     pub prepared_statements_max: usize,
     /// Longest Query or Parse message in bytes; the longest that is buffered whole.
     pub inspected_bytes_max: usize,
+}
+
+impl PgConfig {
+    /// Whether nothing leaves this machine on the way to the server.
+    fn server_is_local(&self) -> bool {
+        let host = self.server.0.as_str();
+        host.starts_with('/')
+            || host == "localhost"
+            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
 }
 
 /// What is special to one session.
@@ -159,7 +171,7 @@ impl PgSession {
         let record = SessionRecord::accepted(seed.uid, seed.client, now.wall_us, upstream);
         Self {
             config,
-            state: State::Greeting(greeting::Greeting::default()),
+            state: State::Greeting(greeting::Greeting::new(seed.local)),
             journal: Journal { record: Arc::new(record), number: 0, opened: false, owed: 0 },
         }
     }
@@ -245,21 +257,30 @@ impl Session for PgSession {
                 greeting.tls_started(peer);
                 None
             }
-            (State::Connecting(connecting), Answer::Connected { secret, tls: _ }) => {
-                Some(State::Login(Box::new(connecting.connected(secret, out))))
+            (State::Connecting(connecting), Answer::Connected { secret, tls }) => {
+                let login = connecting.connected(&self.config, (secret, tls), out);
+                Some(State::Login(Box::new(login.ok_or(unasked)?)))
+            }
+            (State::Connecting(connecting), Answer::Authenticate(reply)) => {
+                let mut call = Call { turn, journal: &mut self.journal, out };
+                connecting.account(&mut call, *reply).ok_or(unasked)?
+            }
+            (State::Login(login), Answer::Authenticate(reply)) => {
+                login.derived(&reply, out).ok_or(unasked)?;
+                None
             }
             (State::Admitting(_), Answer::Authenticate(reply)) => {
                 let state = std::mem::replace(&mut self.state, State::Closed);
                 let State::Admitting(candidate) = state else { return Err(unasked) };
                 let mut call = Call { turn, journal: &mut self.journal, out };
-                Some(candidate.admitted(&mut call, &reply).ok_or(unasked)?)
+                Some(candidate.admitted(&mut call, &self.config, *reply).ok_or(unasked)?)
             }
             (State::Challenge(challenge), Answer::Authenticate(reply)) => {
                 let mut call = Call { turn, journal: &mut self.journal, out };
                 Some(challenge.judged(&mut call, *reply).ok_or(unasked)?)
             }
             (State::Connecting(_), Answer::ConnectFailed) => {
-                self.journal.login_failed(turn.now, "08001", None, out);
+                self.journal.login_failed(turn.now, "08001", (None, None), out);
                 let report = Report {
                     hint: Some("the proxy could not reach the database server; see its log"),
                     detail: Some(&self.journal.request_id()),
@@ -342,7 +363,7 @@ impl Session for PgSession {
             out.to_client.encode(|out| report.encode(out));
         }
         if let (Some(code), true) = (code, cause.is_refusal() && !self.journal.opened) {
-            self.journal.login_failed(turn.now, code, None, out);
+            self.journal.login_failed(turn.now, code, (None, None), out);
         }
         self.journal.closed(turn.now, word, out);
     }
@@ -351,7 +372,10 @@ impl Session for PgSession {
         match (&self.state, side) {
             (State::Greeting(greeting), Side::Client) => greeting.wants_client(),
             (State::Challenge(challenge), Side::Client) => challenge.wants_client(),
-            (State::Login(_) | State::Relay(_), _) | (State::Ready(_), Side::Server) => true,
+            (State::Login(login), Side::Server) => login.wants_server(),
+            (State::Login(_), Side::Client)
+            | (State::Relay(_), _)
+            | (State::Ready(_), Side::Server) => true,
             (State::Ready(ready), Side::Client) => ready.wants_client(),
             (
                 State::Greeting(_)
@@ -472,14 +496,22 @@ impl Journal {
         self.opened = true;
     }
 
+    /// `method`, if it came to that; `reason`, where the code does not say it.
     fn login_failed(
         &mut self,
         now: Now,
         code: &str,
-        method: Option<&'static str>,
+        (method, reason): (Option<&'static str>, Option<&'static str>),
         out: &mut Outbox,
     ) {
-        self.push(now, EventKind::LoginFailed { code: code.to_owned(), method }, out);
+        self.push(now, EventKind::LoginFailed { code: code.to_owned(), method, reason }, out);
+    }
+
+    /// Adds what became known about the session.
+    fn amend(&mut self, change: impl FnOnce(&mut SessionRecord)) {
+        let mut record = (*self.record).clone();
+        change(&mut record);
+        self.record = Arc::new(record);
     }
 
     fn closed(&mut self, now: Now, end: &'static str, out: &mut Outbox) {
@@ -494,11 +526,17 @@ struct Denied {
     code: &'static str,
     message: String,
     hint: Option<String>,
+    /// For the audit trail.
+    reason: Option<&'static str>,
 }
 
 impl Denied {
     fn new(code: &'static str, message: &str, hint: Option<&str>) -> Self {
-        Self { code, message: message.to_owned(), hint: hint.map(str::to_owned) }
+        Self { code, message: message.to_owned(), hint: hint.map(str::to_owned), reason: None }
+    }
+
+    fn because(self, reason: &'static str) -> Self {
+        Self { reason: Some(reason), ..self }
     }
 }
 

@@ -44,7 +44,7 @@ impl Relay {
         let plan = judge(call.turn, &mut scope);
         if let Verdict::Refuse(refusal) = &plan.verdict {
             // The rules changed during the login.
-            call.journal.login_failed(call.turn.now, refusal.code, Some(method), call.out);
+            call.journal.login_failed(call.turn.now, refusal.code, (Some(method), None), call.out);
             close_with(&fatal(refusal.code, &refusal.message), call.out);
             return State::Closed;
         }

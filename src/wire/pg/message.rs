@@ -82,6 +82,64 @@ pub fn authentication_cleartext(out: &mut BytesMut) {
     framed(out, b'R', |out| out.put_u32(3));
 }
 
+/// AuthenticationSASLContinue.
+pub fn authentication_sasl_continue(out: &mut BytesMut, data: &[u8]) {
+    framed(out, b'R', |out| {
+        out.put_u32(11);
+        out.put_slice(data);
+    });
+}
+
+/// AuthenticationSASLFinal.
+pub fn authentication_sasl_final(out: &mut BytesMut, data: &[u8]) {
+    framed(out, b'R', |out| {
+        out.put_u32(12);
+        out.put_slice(data);
+    });
+}
+
+/// PasswordMessage.
+pub fn password(out: &mut BytesMut, password: &[u8]) {
+    framed(out, b'p', |out| put_cstr(out, password));
+}
+
+/// SASLInitialResponse.
+pub fn sasl_initial_response(out: &mut BytesMut, mechanism: &[u8], data: &[u8]) {
+    framed(out, b'p', |out| {
+        put_cstr(out, mechanism);
+        out.put_u32(u32::try_from(data.len()).unwrap_or(u32::MAX));
+        out.put_slice(data);
+    });
+}
+
+/// SASLResponse.
+pub fn sasl_response(out: &mut BytesMut, data: &[u8]) {
+    framed(out, b'p', |out| out.put_slice(data));
+}
+
+/// Mechanism and data of a SASLInitialResponse body. PostgreSQL lets a client send no data at
+/// first (length -1); no client does, and it is refused.
+///
+/// # Errors
+/// Anything but exactly the fields.
+pub fn read_sasl_initial_response(body: &[u8]) -> Result<(&[u8], &[u8]), WireError> {
+    let mut reader = Reader::new(body);
+    let mechanism = reader.cstr()?;
+    let declared = reader.i32()?;
+    let len = usize::try_from(declared).ok().ok_or(WireError::BadLength(declared))?;
+    let data = reader.take(len)?;
+    reader.finish()?;
+    Ok((mechanism, data))
+}
+
+/// The password of a PasswordMessage body.
+///
+/// # Errors
+/// Anything but exactly the field.
+pub fn read_password(body: &[u8]) -> Result<&[u8], WireError> {
+    query_text(body)
+}
+
 /// ReadyForQuery with a transaction status (`I`, `T`, `E`).
 pub fn ready_for_query(out: &mut BytesMut, status: u8) {
     framed(out, b'Z', |out| out.put_u8(status));

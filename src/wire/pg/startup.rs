@@ -55,6 +55,12 @@ impl Startup {
         matching.next().map(|(_, value)| value.as_slice())
     }
 
+    /// Gives a parameter this value, whatever it was before.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.parameters.retain(|(key, _)| key != name.as_bytes());
+        self.parameters.push((name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+    }
+
     /// Whether it asks for a replication connection: anything the server does not read as `false`.
     pub fn is_replication(&self) -> bool {
         let Some(value) = self.get("replication") else { return false };

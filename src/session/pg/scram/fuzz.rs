@@ -59,7 +59,7 @@ pub fn agree(password: &[u8], other: &[u8], bound: &[u8]) {
         let chosen = (mechanism, &first[..]);
         let (exchange, challenge) = Exchange::begin(&binding, chosen, stored, &[6; 18])?;
         let (closing, last) = opening.challenged(&challenge, 2)?.prove(keys);
-        closing.verify(&exchange.finish(&last)?.message)
+        closing.verify(&exchange.finish(&last)?.0)
     };
     let keys = |password: &[u8]| Keys::of(&super::salted_password(password, &salt, 2));
     assert_eq!(run(&keys(password), Stored::Real(stored.clone())), Ok(()));

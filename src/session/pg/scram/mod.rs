@@ -72,6 +72,18 @@ impl std::fmt::Debug for Keys {
     }
 }
 
+/// What an exchange gives away to the end that has the verifier: the keys, and what they were
+/// derived with. They hold wherever the same verifier is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// The keys.
+    pub keys: Keys,
+    /// The salt of the verifier.
+    pub salt: Vec<u8>,
+    /// Its rounds.
+    pub iterations: u32,
+}
+
 /// What is to be stored for a password.
 pub fn verifier(password: &[u8], salt: Vec<u8>, iterations: u32) -> ScramVerifier {
     let Keys { client_key, server_key } = Keys::of(&salted_password(password, &salt, iterations));

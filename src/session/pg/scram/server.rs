@@ -6,7 +6,7 @@
 use subtle::{Choice, ConstantTimeEq as _};
 
 use super::message::{Attributes, decode, encode, nonce, text};
-use super::{MECHANISM, MECHANISM_PLUS, ScramError, hmac, sha256, xor};
+use super::{Keys, Learned, MECHANISM, MECHANISM_PLUS, ScramError, hmac, sha256, xor};
 use crate::policy::ScramVerifier;
 
 /// Whether the client can, or must, bind the exchange to the TLS connection.
@@ -52,18 +52,6 @@ pub struct Exchange {
     signed: String,
 }
 
-/// A proof that holds.
-#[derive(Debug)]
-pub struct Proven {
-    /// server-final-message.
-    pub message: Vec<u8>,
-    /// The client's key, which its proof gave away to whoever has the verifier: with it we can log
-    /// in as this client where the same verifier is stored.
-    pub client_key: [u8; 32],
-    /// The server's key, from the verifier.
-    pub server_key: [u8; 32],
-}
-
 impl Exchange {
     /// Reads client-first-message, gives server-first-message. `ours` is our part of the nonce.
     ///
@@ -89,11 +77,11 @@ impl Exchange {
         Ok((Self { stored, channel, nonce, signed }, first.into_bytes()))
     }
 
-    /// Reads client-final-message.
+    /// Reads client-final-message; gives server-final-message and what the proof gave away.
     ///
     /// # Errors
     /// Anything but the message with a proof that holds.
-    pub fn finish(self, message: &[u8]) -> Result<Proven, ScramError> {
+    pub fn finish(self, message: &[u8]) -> Result<(Vec<u8>, Learned), ScramError> {
         let message = text(message)?;
         let split = message.rsplit_once(",p=");
         let (unproven, proof) = split.ok_or(ScramError::Malformed("the proof is missing"))?;
@@ -120,8 +108,10 @@ impl Exchange {
         if !bool::from(holds & real) {
             return Err(ScramError::WrongProof);
         }
-        let message = format!("v={signature}").into_bytes();
-        Ok(Proven { message, client_key, server_key: verifier.server_key })
+        let ScramVerifier { iterations, salt, stored_key: _, server_key } = verifier;
+        let keys = Keys { client_key, server_key: *server_key };
+        let learned = Learned { keys, salt: salt.clone(), iterations: *iterations };
+        Ok((format!("v={signature}").into_bytes(), learned))
     }
 }
 
@@ -169,5 +159,22 @@ fn bound<'b>(binding: &'b Binding, mechanism: &[u8], header: &str) -> Result<&'b
         (None | Some(_), _) => {
             Err(ScramError::Malformed("the GS2 header does not go with the mechanism"))
         }
+    }
+}
+
+/// A verifier for a user that has none: always the same for one user, as a real one is, with the
+/// rounds and the salt length that others have.
+pub fn made_up(
+    secret: &[u8; 32],
+    user: &str,
+    (iterations, salt_bytes): (u32, usize),
+) -> ScramVerifier {
+    let part = |what: &[u8]| hmac(secret, &[what, &[0], user.as_bytes()]);
+    let blocks = (0_u8..=u8::MAX).flat_map(|number| part(&[b's', number]));
+    ScramVerifier {
+        iterations,
+        salt: blocks.take(salt_bytes).collect(),
+        stored_key: part(b"stored key"),
+        server_key: part(b"server key"),
     }
 }

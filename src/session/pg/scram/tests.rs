@@ -130,9 +130,10 @@ fn finish(change: impl FnOnce(&str) -> String) -> Result<(), ScramError> {
     let challenged = opening.challenged(&challenge, 4096).unwrap();
     let keys = Keys::of(&salted_password(b"pencil", &challenged.salt, challenged.iterations));
     let (closing, last) = challenged.prove(&keys);
-    let proven = exchange.finish(change(std::str::from_utf8(&last).unwrap()).as_bytes())?;
-    assert_eq!(proven.client_key, keys.client_key, "the client's key is learned");
-    closing.verify(&proven.message)
+    let changed = change(std::str::from_utf8(&last).unwrap());
+    let (message, learned) = exchange.finish(changed.as_bytes())?;
+    assert_eq!(learned.keys, keys, "the client's key is learned");
+    closing.verify(&message)
 }
 
 #[test]
@@ -213,7 +214,7 @@ fn a_server_that_does_not_know_us_is_found_out() {
         let challenged = opening.challenged(&challenge, 4096).unwrap();
         let keys = Keys::of(&salted_password(b"pencil", &challenged.salt, 4096));
         let (closing, last) = challenged.prove(&keys);
-        let message = exchange.finish(&last).unwrap().message;
+        let (message, _) = exchange.finish(&last).unwrap();
         closing.verify(change(std::str::from_utf8(&message).unwrap()).as_bytes())
     };
     assert_eq!(verify(str::to_owned), Ok(()));
@@ -230,6 +231,17 @@ fn a_server_that_does_not_know_us_is_found_out() {
         assert!(verify(change).is_err());
     }
     assert_eq!(zero().len(), 46);
+}
+
+#[test]
+fn a_made_up_verifier_stays_the_same_and_looks_like_the_others() {
+    let one = server::made_up(&[1; 32], "nobody", (4096, 16));
+    assert_eq!(one, server::made_up(&[1; 32], "nobody", (4096, 16)));
+    assert_ne!(one.salt, server::made_up(&[1; 32], "somebody", (4096, 16)).salt);
+    assert_ne!(one.salt, server::made_up(&[2; 32], "nobody", (4096, 16)).salt);
+    let long = server::made_up(&[1; 32], "nobody", (5000, 40));
+    assert_eq!((long.iterations, long.salt.len()), (5000, 40));
+    assert_ne!(long.salt[..8], long.salt[32..]);
 }
 
 proptest! {
