@@ -12,7 +12,7 @@ use crate::analysis::{Analyzer, Catalog, SearchPath};
 use crate::event::Now;
 use crate::facts::Certainty;
 use crate::policy::{Decision, IdentityClass, Login, RuleSet, SourceFile, Throttles};
-use crate::session::auth::{Authentication, Reply, Request};
+use crate::session::auth::{Authentication, LookedUp, Reply, Request};
 use crate::session::gate::{ActiveRules, PlanCache};
 use crate::session::{
     Answer, Effect, EndCause, Outbox, SECRET_BYTES, Session as _, Side, TlsPeer, Turn,
@@ -198,7 +198,10 @@ impl<'a> Run<'a> {
                     continue;
                 }
                 Effect::Authenticate(request) => match *request {
-                    Request::Admit(_) => Answer::Authenticate(Box::new(Reply::Admitted)),
+                    Request::Admit(_) => Answer::Authenticate(Box::new(Reply::Admitted {
+                        random: [5; 18],
+                        looked_up: LookedUp::NotAsked,
+                    })),
                     _ => continue,
                 },
                 Effect::Connect => {
@@ -209,7 +212,9 @@ impl<'a> Run<'a> {
                     self.closing = true;
                     continue;
                 }
-                Effect::RegisterCancel { .. } | Effect::ReportLogin(_) => continue,
+                Effect::RegisterCancel { .. }
+                | Effect::ReportLogin(_)
+                | Effect::ReportAccount(_) => continue,
             };
             self.out.room = ROOM;
             let taken = self.session.resume(self.world.turn(&self.analyzer), answer, &mut self.out);
