@@ -202,7 +202,9 @@ impl<'a> Run<'a> {
                         random: [5; 18],
                         looked_up: LookedUp::NotAsked,
                     })),
-                    _ => continue,
+                    Request::Password { .. } | Request::Account(_) | Request::Derive { .. } => {
+                        continue;
+                    }
                 },
                 Effect::Connect => {
                     self.connects += 1;
