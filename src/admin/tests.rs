@@ -30,6 +30,7 @@ async fn start_with(rights: Rights) -> Port {
         status: Arc::clone(&status),
         rights,
         sessions: Box::new(|| vec![report("01A", "ann"), report("01B", "bob")]),
+        keys: Box::new(|| vec![key()]),
         end: Box::new(|request| match request.uid {
             "01A" => Ended::Told,
             "01B" => Ended::NotRecorded,
@@ -46,6 +47,19 @@ async fn start_with(rights: Rights) -> Port {
         drop(stopped.await);
     }));
     Port { address, status, reloads, _stop: stop }
+}
+
+fn key() -> KeyReport {
+    KeyReport {
+        prefix: "4k2mzq8w9t".into(),
+        user: "batch".into(),
+        description: None,
+        revoked: false,
+        logins: 2,
+        last_login_us: 7,
+        refused: 0,
+        last_refused_us: 0,
+    }
 }
 
 fn report(uid: &str, user: &str) -> SessionReport {
@@ -183,6 +197,14 @@ async fn a_reload_nobody_can_take_is_refused() {
 }
 
 #[tokio::test]
+async fn keys_are_listed() {
+    let port = start().await;
+    let (code, body) = request(port.address, "GET", "/keys").await;
+    let list: KeyList = serde_json::from_str(&body).expect("JSON");
+    assert_eq!((code, list.keys), (200, vec![key()]));
+}
+
+#[tokio::test]
 async fn sessions_are_listed_and_ended() {
     let port = start().await;
     let users = async |path: &str| {
@@ -240,6 +262,7 @@ async fn each_verb_has_its_right() {
         }
         for (method, path, allowed) in [
             ("GET", "/sessions", 200),
+            ("GET", "/keys", 200),
             ("DELETE", "/sessions/01A", 202),
             ("DELETE", "/sessions/none", 404),
             ("POST", "/-/reload", 503),
