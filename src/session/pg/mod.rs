@@ -33,8 +33,11 @@ mod catalog_load;
 mod challenge;
 mod client;
 mod fastpath;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod greeting;
 mod login;
+mod malformed;
 mod pending;
 mod ready;
 mod refusals;
@@ -45,6 +48,7 @@ pub mod scram;
 mod scrub;
 mod server;
 mod statements;
+mod streamed;
 
 /// Whether the client leg may or must be TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
