@@ -171,6 +171,11 @@ fn psycopg_cannot_tell() {
 }
 
 #[test]
+fn psycopg_cannot_tell_in_other_encodings() {
+    sees_the_same("psycopg_encodings.py");
+}
+
+#[test]
 fn asyncpg_cannot_tell() {
     sees_the_same("asyncpg_driver.py");
 }
