@@ -6,7 +6,6 @@
 //! other than reading them again.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -22,11 +21,14 @@ use tokio::sync::{mpsc, oneshot};
 use crate::metrics::Metrics;
 
 mod keys;
+mod port;
 mod rights;
 mod sessions;
 mod status;
 #[cfg(test)]
 mod tests;
+
+use port::{Port, Visitor};
 
 pub use keys::{KeyList, KeyReport};
 pub use rights::{Rights, Token};
@@ -86,8 +88,8 @@ pub async fn serve(
     state: AdminState,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(stop).await
+    let service = router(state).into_make_service_with_connect_info::<Visitor>();
+    axum::serve(Port::new(listener), service).with_graceful_shutdown(stop).await
 }
 
 fn router(state: AdminState) -> Router {

@@ -1,5 +1,7 @@
 //! The admin port over a real socket.
 
+use std::net::SocketAddr;
+
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -277,6 +279,12 @@ async fn each_verb_has_its_right() {
 #[test]
 fn rights_follow_the_address_and_the_token() {
     let of = |address: &str, token: Option<Token>| Rights::of(address.parse().unwrap(), token);
+    // A socket that was handed over need not be where the configuration says.
+    let (local, everywhere) = ("127.0.0.1:1", "0.0.0.0:1".parse().unwrap());
+    assert!(matches!(of(local, None).at(everywhere), Rights::Nobody));
+    assert!(matches!(of(local, None).at(local.parse().unwrap()), Rights::Local));
+    let token = Token::new("0123456789abcdef");
+    assert!(matches!(of(local, Some(token)).at(everywhere), Rights::Token(_)));
     for local in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
         assert!(matches!(of(local, None), Rights::Local), "{local}");
     }

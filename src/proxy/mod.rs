@@ -4,6 +4,7 @@
 //! before anything is served, and stays until the process is told to stop. There is no state
 //! outside of what it builds.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -226,7 +227,10 @@ impl Process {
         reloader.announce().await;
         self.services.spawn(reloader.run(requests));
         info!(address = %shown(&admin), "admin port");
-        if matches!(config.admin.rights, Rights::Nobody) {
+        // An address that cannot be told is not known to be ours alone.
+        let bound = admin.local_addr().unwrap_or_else(|_| SocketAddr::from(([0; 4], 0)));
+        let rights = config.admin.rights.clone().at(bound);
+        if matches!(rights, Rights::Nobody) {
             warn!(
                 "others reach the admin port and no token is set: it serves health and metrics \
                  only; set `admin.token_file` for sessions and reloads"
@@ -238,7 +242,7 @@ impl Process {
         let state = AdminState {
             metrics: Arc::clone(&shared.metrics),
             status: Arc::clone(&shared.status),
-            rights: config.admin.rights.clone(),
+            rights,
             sessions: Box::new(move || listed.sessions.list(listed.clock.now())),
             keys: Box::new(move || key_reports(&known)),
             end: Box::new(move |request| end_session(&ending, request)),
@@ -351,6 +355,7 @@ fn datasource(
         dial: Upstream {
             hosts: Hosts::new(&written.upstream, written.target),
             connect_timeout: config.limits.connect_timeout,
+            patience: config.limits.connect_timeout.min(config.limits.login_timeout) / 2,
             tcp: config.limits.tcp,
             tls: ServerTls::of(&written.upstream_tls),
             clock: shared.clock,

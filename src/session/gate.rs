@@ -24,6 +24,7 @@ mod refusal;
 use refusal::{NOT_UNDERSTOOD, no_catalog, not_understood, refusal_of, unknown_relation};
 
 pub use doors::{Door, plan_door};
+pub(crate) use refusal::NOT_UTF8;
 pub use refusal::{Refusal, Words};
 
 /// A rule set in force, with everything derived from it.

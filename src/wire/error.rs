@@ -23,6 +23,23 @@ pub enum WireError {
     LimitExceeded,
 }
 
+impl WireError {
+    /// Whether a message is whole and only what is inside it is wrong: PostgreSQL refuses the
+    /// message then and goes on with the next.
+    pub fn is_of_content(self) -> bool {
+        match self {
+            Self::Truncated | Self::TrailingBytes | Self::MissingTerminator | Self::BadField => {
+                true
+            }
+            Self::BadLength(_)
+            | Self::TooLong
+            | Self::UnexpectedMessage(_)
+            | Self::UnexpectedBytes
+            | Self::LimitExceeded => false,
+        }
+    }
+}
+
 impl std::fmt::Display for WireError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -41,6 +41,8 @@ mod doors;
 #[cfg(test)]
 mod drivers;
 #[cfg(test)]
+mod encodings;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod limits;
@@ -58,6 +60,8 @@ mod reload;
 mod restart;
 #[cfg(test)]
 mod side_doors;
+#[cfg(test)]
+mod smuggling;
 #[cfg(test)]
 mod standing;
 #[cfg(test)]

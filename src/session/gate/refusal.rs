@@ -56,7 +56,7 @@ pub(super) fn not_understood(why: &Why) -> Refusal {
     let (code, message, hint) = match why {
         Why::Syntax(error) => return as_the_server(error),
         Why::NotUtf8 => (
-            "22021",
+            NOT_UTF8,
             "statement is not valid UTF-8".to_owned(),
             Some("set client_encoding to UTF8"),
         ),
@@ -111,5 +111,7 @@ pub(super) fn unknown_relation(name: &str) -> Refusal {
     }
 }
 
+/// character_not_in_repertoire: the bytes are not those of the encoding.
+pub(crate) const NOT_UTF8: &str = "22021";
 /// feature_not_supported: by the analysis.
 pub(super) const NOT_UNDERSTOOD: &str = "0A000";

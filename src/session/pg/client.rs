@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::pending::Expect;
-use super::ready::{Ready, Remaining, Skip};
+use super::ready::{Ready, Skip};
 use super::refusals::{
     rules_changed, statement_too_long, too_many_statements, unknown_portal, unknown_statement,
 };
@@ -41,9 +41,17 @@ impl Ready {
             if call.out.events.len() + newly_owed + 2 > call.out.room || !self.wants_client() {
                 break;
             }
+            // As the server does: a letter that is none is refused before a length is waited for.
+            if let Some(tag) = input.first() {
+                Frontend::from_tag(*tag)?;
+            }
             let Some(head) = frame::peek(input)? else { break };
             self.follow_path();
-            if self.message(call, head, input)? == Handled::Wait {
+            let handled = match self.message(call, head, input) {
+                Err(error) if error.is_of_content() => self.malformed(call, head, input),
+                handled => handled?,
+            };
+            if handled == Handled::Wait {
                 break;
             }
             if self.closing {
@@ -63,22 +71,6 @@ impl Ready {
             out.to_server.encode(|out| message::framed(out, b'H', |_| {}));
         }
         self.flushed = full;
-    }
-
-    fn pass_remaining(&mut self, input: &mut BytesMut, out: &mut Outbox) {
-        match &mut self.client_remaining {
-            Remaining::Pass(0) | Remaining::Drop(0) => {}
-            Remaining::Pass(n) => {
-                let now = (*n).min(input.len());
-                out.to_server.take_from(input, now);
-                *n -= now;
-            }
-            Remaining::Drop(n) => {
-                let now = (*n).min(input.len());
-                input.advance(now);
-                *n -= now;
-            }
-        }
     }
 
     fn message(
@@ -125,6 +117,9 @@ impl Ready {
             Frontend::Describe => return self.describe(call, head, input),
             Frontend::Execute => return self.execute(call, head, input),
             Frontend::Close => self.close(call, head, input)?,
+            Frontend::Flush | Frontend::Sync if head.len > HEAD_BYTES => {
+                return Err(WireError::TrailingBytes);
+            }
             Frontend::Sync => self.sync(call, head, input),
             Frontend::Flush => call.out.to_server.take_from(input, head.len),
             Frontend::CopyDone | Frontend::CopyFail => self.copy_end(call, head, input),
@@ -140,20 +135,6 @@ impl Ready {
             }
         }
         Ok(Handled::Yes)
-    }
-
-    /// Passes a message on, its end perhaps later.
-    pub(super) fn pass(&mut self, head: Head, input: &mut BytesMut, out: &mut Outbox) {
-        let now = head.len.min(input.len());
-        out.to_server.take_from(input, now);
-        self.client_remaining = Remaining::Pass(head.len - now);
-    }
-
-    pub(super) fn drop_message(&mut self, head: Head, input: &mut BytesMut) -> Handled {
-        let now = head.len.min(input.len());
-        input.advance(now);
-        self.client_remaining = Remaining::Drop(head.len - now);
-        Handled::Yes
     }
 
     // === Simple protocol ===
@@ -365,7 +346,8 @@ impl Ready {
         let scope = self.scope.current(call.turn);
         let mut plan = Arc::clone(&statement.plan);
         if statement.key != Some(scope.key) {
-            plan = gate::plan(call.turn, &scope, &statement.text);
+            let read = self.backend.read(scope.class.concerned, &statement.text);
+            plan = gate::plan(call.turn, &scope, &read);
             if plan.outgoing(&statement.text) != statement.plan.outgoing(&statement.text) {
                 let refusal = rules_changed();
                 self.refuse_extended(call, &plan, &refusal);
@@ -426,7 +408,7 @@ impl Ready {
         Ok(())
     }
 
-    fn sync(&mut self, call: &mut Call<'_>, head: Head, input: &mut BytesMut) {
+    pub(super) fn sync(&mut self, call: &mut Call<'_>, head: Head, input: &mut BytesMut) {
         if std::mem::replace(&mut self.skip, Skip::No) == Skip::AnswerSync {
             input.advance(head.len);
             call.out.to_client.encode(|out| message::ready_for_query(out, self.status));
@@ -495,7 +477,7 @@ impl Ready {
 
     /// Refuses a message of the extended protocol: the client gets an error and the rest of its
     /// batch is skipped up to Sync.
-    fn refuse_extended(&mut self, call: &mut Call<'_>, plan: &Plan, refusal: &Refusal) {
+    pub(super) fn refuse_extended(&mut self, call: &mut Call<'_>, plan: &Plan, refusal: &Refusal) {
         let reply = Self::refused(call, plan, refusal, true);
         self.fail_batch(call, reply);
     }

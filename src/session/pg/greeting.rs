@@ -69,6 +69,7 @@ impl Greeting {
                         return Err(WireError::UnexpectedBytes);
                     }
                     call.out.to_client.extend(b"N");
+                    nothing_behind(input)?;
                 }
                 Request::Cancel { pid, secret } => {
                     let from = call.journal.record.client.map(|address| address.ip());
@@ -99,12 +100,9 @@ impl Greeting {
         if config.tls == TlsMode::Off {
             self.tls = Tls::Declined;
             out.to_client.extend(b"N");
-            return Ok(());
+            return nothing_behind(input);
         }
-        // What is already here came in plain text: taking it for encrypted is an injection.
-        if !input.is_empty() {
-            return Err(WireError::UnexpectedBytes);
-        }
+        nothing_behind(input)?;
         self.tls = Tls::Starting;
         out.to_client.extend(b"S");
         out.effects.push(Effect::StartTls);
@@ -137,6 +135,12 @@ fn refused(call: &mut Call<'_>, denial: &Denied) -> State {
     let Denied { code, message, hint, reason: _ } = denial;
     close_with(&Report { hint: hint.as_deref(), ..fatal(code, message) }, call.out);
     State::Closed
+}
+
+/// What is already here came in plain text: taking it for encrypted is an injection. A client waits
+/// for the answer whatever it is, so the server refuses it behind a declined request, too.
+fn nothing_behind(input: &BytesMut) -> Result<(), WireError> {
+    if input.is_empty() { Ok(()) } else { Err(WireError::UnexpectedBytes) }
 }
 
 fn unsupported(major: u16, minor: u16, out: &mut Outbox) -> State {

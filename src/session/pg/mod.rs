@@ -26,13 +26,18 @@ use crate::wire::error::WireError;
 use crate::wire::pg::error::{Report, Severity};
 
 mod account;
+#[cfg(test)]
+mod account_tests;
 mod admission;
 mod catalog_load;
 mod challenge;
 mod client;
 mod fastpath;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod greeting;
 mod login;
+mod malformed;
 mod pending;
 mod ready;
 mod refusals;
@@ -43,6 +48,7 @@ pub mod scram;
 mod scrub;
 mod server;
 mod statements;
+mod streamed;
 
 use account::ServerLeg;
 

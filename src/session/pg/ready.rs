@@ -5,6 +5,7 @@
 //! making the server fail ("poison") depends on what the server already knows, see
 //! [`Ready::can_answer_locally`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -23,6 +24,7 @@ use crate::facts::Verb;
 use crate::session::gate::{self, Plan, Refusal, Words};
 use crate::session::{Outbox, Phase, Progress, Turn};
 use crate::wire::error::WireError;
+use crate::wire::pg::encoding::Encoding;
 use crate::wire::pg::message;
 use crate::wire::reader::Reader;
 
@@ -98,8 +100,10 @@ pub(super) enum Remaining {
 /// What the server told of itself.
 #[derive(Debug)]
 pub(super) struct Backend {
-    /// `client_encoding` in which text can be read byte by byte as the server does.
+    /// `client_encoding` was never anything but UTF-8.
     readable_encoding: bool,
+    /// `client_encoding` as last told: how to read texts of a session that no rule concerns.
+    encoding: Encoding,
     /// `standard_conforming_strings`, never off so far.
     conforming_strings: bool,
     /// How it reads text now.
@@ -108,7 +112,12 @@ pub(super) struct Backend {
 
 impl Default for Backend {
     fn default() -> Self {
-        Self { readable_encoding: true, conforming_strings: true, dialect: Dialect::default() }
+        Self {
+            readable_encoding: true,
+            encoding: Encoding::Utf8,
+            conforming_strings: true,
+            dialect: Dialect::default(),
+        }
     }
 }
 
@@ -120,7 +129,10 @@ impl Backend {
         match name {
             // A session that was ever unreadable stays so: a RESET or a rollback may bring it back,
             // and is told of only after the next statement was read.
-            b"client_encoding" => self.readable_encoding &= value == b"UTF8",
+            b"client_encoding" => {
+                self.encoding = Encoding::of(value);
+                self.readable_encoding &= self.encoding == Encoding::Utf8;
+            }
             b"standard_conforming_strings" => {
                 self.conforming_strings &= value == b"on";
                 let on = value == b"on";
@@ -137,6 +149,20 @@ impl Backend {
     /// How the server reads text now.
     pub(super) fn dialect(&self) -> Dialect {
         self.dialect
+    }
+
+    /// A text as it is analysed. The server reads it character by character; where the characters
+    /// of its encoding are known, and nothing is rewritten, another text of the same characters is
+    /// analysed and the client's own bytes go on.
+    pub(super) fn read<'t>(&self, concerned: bool, text: &'t [u8]) -> Cow<'t, [u8]> {
+        if concerned || self.encoding == Encoding::Utf8 || text.is_ascii() {
+            return Cow::Borrowed(text);
+        }
+        match self.encoding.stand_in(text) {
+            Some(read) => Cow::Owned(read.into_bytes()),
+            // Refused as no UTF-8: by chance it might be.
+            None => Cow::Borrowed(&[0xff]),
+        }
     }
 
     /// Why a text cannot be trusted to mean to the server what it means to us.
@@ -311,7 +337,8 @@ impl Ready {
             }
             return None;
         }
-        let plan = gate::plan(turn, &scope, text);
+        let read = self.backend.read(scope.class.concerned, text);
+        let plan = gate::plan(turn, &scope, &read);
         // Inside a transaction the server is asked only if the answer is needed: a query of ours
         // would be the transaction's first.
         let uncertain = scope.class.concerned && *scope.path == SearchPath::Uncertain;
@@ -334,11 +361,14 @@ impl Ready {
 
     /// What stands against a plan besides its own verdict.
     pub(super) fn vet(&mut self, turn: Turn<'_>, plan: &Plan) -> Result<(), Refusal> {
+        let unreadable = self.backend.unreadable();
         if let gate::Verdict::Refuse(refusal) = &plan.verdict {
-            return Err(refusal.clone());
+            // That the session's encoding is another says more than that the text is not UTF-8.
+            let wrong_bytes = refusal.code == gate::NOT_UTF8 && !self.backend.readable_encoding;
+            return Err(unreadable.filter(|_| wrong_bytes).unwrap_or_else(|| refusal.clone()));
         }
-        if self.scope.class().concerned
-            && let Some(refusal) = self.backend.unreadable()
+        if let Some(refusal) = unreadable
+            && self.scope.class().concerned
             && !plan.only_ends_or_sets()
         {
             return Err(refusal);
@@ -434,7 +464,8 @@ impl Ready {
         let scope = self.scope.current(turn);
         held.iter().any(|prepared| {
             prepared.key != Some(scope.key) && {
-                let plan = gate::plan(turn, &scope, &prepared.text);
+                let read = self.backend.read(scope.class.concerned, &prepared.text);
+                let plan = gate::plan(turn, &scope, &read);
                 plan.outgoing(&prepared.text) != prepared.plan.outgoing(&prepared.text)
             }
         })

@@ -18,6 +18,11 @@ fn in_servers_words(code: &'static str, message: String) -> Refusal {
     Refusal { code, message, hint: None, position: None, rule: None, words: Words::Servers }
 }
 
+pub(super) fn malformed_message(tag: u8) -> Refusal {
+    let message = format!("invalid message format of message type \"{}\"", tag.escape_ascii());
+    refusal("08P01", message, "the client's driver is at fault")
+}
+
 pub(super) fn unknown_function(oid: u32) -> Refusal {
     let message = format!("function with OID {oid} does not exist");
     in_servers_words("42883", message)
