@@ -29,6 +29,28 @@ pub(super) struct Written {
     pub(super) decoy: Option<Spanned<String>>,
 }
 
+/// What the connection of a client can prove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leg {
+    /// Nothing: there is no TLS.
+    Plain,
+    /// Whom the client speaks to.
+    Tls,
+    /// And who the client is: it is asked for a certificate.
+    Certificates,
+}
+
+impl Leg {
+    pub(super) fn of(tls: Option<&super::source::Tls>) -> Self {
+        match tls {
+            None => Self::Plain,
+            Some(tls) if tls.mode == TlsMode::Off => Self::Plain,
+            Some(tls) if tls.client_ca.is_some() => Self::Certificates,
+            Some(_) => Self::Tls,
+        }
+    }
+}
+
 /// One entry as written.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -153,13 +175,13 @@ fn name_map(map: &mut MapReader<'_>, kinds: &[&str], problems: &mut Problems) ->
 pub(super) fn check(
     written: Written,
     base: &Path,
-    tls: TlsMode,
+    leg: Leg,
     problems: &mut Problems,
 ) -> Option<(Authentication, Logins)> {
     let Written { entries, accounts, query, decoy } = written;
     let entries = entries.unwrap_or_default();
     reachable(&entries, problems);
-    possible(&entries, tls, problems);
+    possible(&entries, leg, problems);
     serves_a_purpose(&entries, accounts.as_ref(), query.as_ref(), problems);
     let decoy = decoy_secret(decoy, base, problems);
     let logins = Logins {
@@ -185,17 +207,21 @@ fn reachable(entries: &[Entry], problems: &mut Problems) {
 }
 
 /// Entries that could let nobody in.
-fn possible(entries: &[Entry], tls: TlsMode, problems: &mut Problems) {
+fn possible(entries: &[Entry], leg: Leg, problems: &mut Problems) {
     for entry in entries {
-        let needs_tls = match &entry.method {
-            _ if entry.needs_certificate => true,
-            Some(Method::Certificate(_)) => true,
-            Some(Method::Scram(scram)) => scram.binding == ChannelBinding::Require,
-            Some(Method::Relay | Method::Peer(_) | Method::Password(_) | Method::Reject) | None => {
-                false
-            }
+        let needs = match &entry.method {
+            _ if entry.needs_certificate => Leg::Certificates,
+            Some(Method::Certificate(_)) => Leg::Certificates,
+            Some(Method::Scram(scram)) if scram.binding == ChannelBinding::Require => Leg::Tls,
+            Some(_) | None => Leg::Plain,
         };
-        if needs_tls && tls == TlsMode::Off {
+        if needs == Leg::Certificates && leg == Leg::Tls {
+            problems.push(
+                Diagnostic::error(&entry.at, "no client is asked for a certificate")
+                    .with_help("give `tls` the authorities that sign them: `client_ca: FILE`"),
+            );
+        }
+        if needs != Leg::Plain && leg == Leg::Plain {
             problems.push(
                 Diagnostic::error(&entry.at, "this entry needs TLS, and there is none")
                     .with_help("give the datasource `tls: {mode: required, …}`"),

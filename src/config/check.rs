@@ -82,12 +82,13 @@ fn datasource(
     if servers.is_empty() && !problems.has_errors() {
         problems.error(&at, "`upstream` names no server");
     }
+    let leg = authentication::Leg::of(tls.as_ref());
     let (tls_mode, tls) = match tls {
         Some(written) => (written.mode, tls::client_leg(written, base, problems)),
         None => (TlsMode::Off, None),
     };
     let catalog = catalog.and_then(|catalog| check_catalog(catalog, base, problems));
-    let logins = authentication::check(logins, base, tls_mode, problems);
+    let logins = authentication::check(logins, base, leg, problems);
     let upstream_tls = match upstream_tls {
         Some(written) => tls::server_leg(written, base, problems),
         None => tls::default_server_leg(&upstream, &at, problems),

@@ -348,3 +348,56 @@ fn servers_are_a_list_and_a_role_needs_a_login_to_ask_for_it() {
         Config::parse("p.yaml", &GOOD.replace("allow\n", &asked), dir.path()).unwrap();
     assert_eq!(config.datasources[0].target, TargetServer::Primary);
 }
+
+#[test]
+fn logins_that_end_here_have_what_they_need() {
+    use crate::session::auth::{ChannelBinding, Method, StoredIn};
+    let dir = folder();
+    fs::write(dir.path().join("pw"), "s3cret").unwrap();
+    fs::write(dir.path().join("decoy"), [7; 32]).unwrap();
+    let with = |lines: &str| {
+        let text = GOOD.replace("allow\n", &format!("allow\n    {lines}\n"));
+        Config::parse("p.yaml", &text, dir.path())
+    };
+    let good =
+        "authentication: [{method: scram-sha-256, verifiers: auth_query, channel_binding: disable}]
+    auth_query: {user: reader, password_file: pw}
+    upstream_login: [{users: \"a*\", user: svc, password_file: pw}, {}]
+    decoy_secret_file: decoy";
+    let (config, _) = with(good).unwrap();
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("s3cret"), "{shown}");
+    let demo = &config.datasources[0];
+    let Method::Scram(scram) = &demo.authentication.entries[0].method else { panic!("{shown}") };
+    assert_eq!((scram.stored, scram.binding), (StoredIn::Server, ChannelBinding::Disable));
+    assert_eq!(demo.logins.accounts.lines.len(), 2);
+    assert!(demo.logins.query.as_ref().unwrap().text.contains("pg_authid"));
+    let (again, _) = with(good).unwrap();
+    assert_eq!(demo.authentication.decoy, again.datasources[0].authentication.decoy);
+    let scram = "authentication: [{method: scram-sha-256}]";
+    for (lines, expected) in [
+        ("authentication: [{method: scram-sha-256, verifiers: auth_query}]", "needs `auth_query`"),
+        (&*format!("{scram}\n    auth_query: {{user: r}}"), "no entry of `authentication` uses"),
+        ("upstream_login: [{}]", "logins are relayed"),
+        ("authentication: [{method: peer}]", "the proxy has no account for those"),
+        ("authentication: [{method: certificate}]\n    upstream_login: [{}]", "needs TLS"),
+        ("authentication: [{method: relay, client_certificate: required}]", "needs TLS"),
+        ("authentication: [{method: scram-sha-256, channel_binding: require}]", "needs TLS"),
+        (&format!("{scram}\n    upstream_login: [{{password: x}}]"), "a password is not written"),
+        (&format!("{scram}\n    upstream_login: [{{password_file: none}}]"), "password file"),
+        (
+            &format!("{scram}\n    upstream_login: [{{password_env: PORTCULLIS_NONE}}]"),
+            "is not set",
+        ),
+        (&format!("{scram}\n    decoy_secret_file: none"), "No such file"),
+        (
+            "authentication: [{method: peer, map: [{name: root, users: a}]}]\n    upstream_login: [{}]",
+            "what kind of name",
+        ),
+        ("authentication: [{method: peer, map: []}]\n    upstream_login: [{}]", "the map is empty"),
+        ("authentication: [{method: scram-sha-256, map: []}]", "unknown key `map`"),
+    ] {
+        let found = with(lines).unwrap_err();
+        assert!(found.iter().any(|one| one.message.contains(expected)), "{lines}: {found:?}");
+    }
+}

@@ -6,6 +6,7 @@ use std::process::{Output, Stdio};
 
 use crate::harness::{Portcullis, Setup, command, user_id};
 use crate::pg::{Hba, PASSWORD, Postgres, expect_success, psql};
+use crate::pki::Authority;
 use crate::raw::{Fields, Raw, frame, startup_packet};
 use crate::recorder::{Recorder, contains};
 
@@ -347,4 +348,55 @@ fn a_verifier_made_by_the_command_line_serves() {
     check_accepted(&login(proxy.port(), "analyst", "pässword"), "app");
     let wrong = "password authentication failed for user \"analyst\"";
     check_refused(&login(proxy.port(), "analyst", "password"), wrong);
+}
+
+#[test]
+fn a_certificate_is_proof() {
+    let server = Postgres::with_hba(Hba::Trust);
+    let folder = tempfile::tempdir().unwrap();
+    let ours = Authority::new("ours");
+    ours.write(folder.path(), "ca");
+    ours.server(["localhost"]).write(folder.path(), "server");
+    let mut setup = Setup::open(server.address());
+    let path = folder.path().display();
+    let (tls, accounts) = (
+        format!(
+            "\x20   tls: {{mode: allowed, certificate: \"{path}/server.crt\", \
+             key: \"{path}/server.key\", client_ca: \"{path}/ca.crt\"}}\n"
+        ),
+        "\x20   upstream_login: [{user: app}]\n",
+    );
+    let run = |proxy: &Portcullis, user: &str, sslmode: &str, name: Option<&str>| {
+        let mut command = psql(proxy.port(), user, "demo");
+        command.env("PGSSLMODE", sslmode).args(["-Atq", "-c", "select current_user"]);
+        command.env("PGSSLCERT", "/nowhere").env("PGSSLKEY", "/nowhere");
+        if let Some(name) = name {
+            let (certificate, key) = ours.client(name).write(folder.path(), name);
+            command.env("PGSSLCERT", certificate).env("PGSSLKEY", key);
+        }
+        command.output().unwrap()
+    };
+    setup.datasource_extra =
+        format!("{tls}{accounts}\x20   authentication: [{{method: certificate}}]\n");
+    let proxy = Portcullis::start(&setup);
+    let refused = "certificate authentication failed for user \"support\"";
+    check_accepted(&run(&proxy, "support", "require", Some("support")), "app");
+    check_refused(&run(&proxy, "support", "require", Some("analyst")), refused);
+    check_refused(&run(&proxy, "support", "require", None), refused);
+    check_refused(&run(&proxy, "support", "disable", None), refused);
+    let trail = proxy.finish().join("\n");
+    assert!(trail.contains("\"auth_subject\":\"sha256:"), "{trail}");
+    // A map in place of the names' being the same; a certificate besides a password.
+    setup.datasource_extra = format!(
+        "{tls}{accounts}\x20   authentication:\n\
+         \x20     - {{method: certificate, users: support, map: [{{name: \"cn:web-*\", users: support}}]}}\n\
+         \x20     - {{method: peer, client_certificate: required}}\n"
+    );
+    let proxy = Portcullis::start(&setup);
+    check_accepted(&run(&proxy, "support", "require", Some("web-1")), "app");
+    check_refused(&run(&proxy, "support", "require", Some("support")), refused);
+    let needed = "connection requires a valid client certificate";
+    check_refused(&run(&proxy, "analyst", "require", None), needed);
+    let judged = "Peer authentication failed for user \"analyst\"";
+    check_refused(&run(&proxy, "analyst", "require", Some("web-1")), judged);
 }

@@ -26,6 +26,8 @@ use crate::wire::error::WireError;
 use crate::wire::pg::error::{Report, Severity};
 
 mod account;
+#[cfg(test)]
+mod account_tests;
 mod admission;
 mod catalog_load;
 mod challenge;
