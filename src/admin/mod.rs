@@ -1,4 +1,4 @@
-//! The admin port: `/livez`, `/readyz`, `/metrics`, `POST /-/reload`, `/sessions`.
+//! The admin port: `/livez`, `/readyz`, `/metrics`, `POST /-/reload`, `/sessions`, `/keys`.
 //!
 //! Plain HTTP on the loopback address unless the configuration says otherwise. It tells names and
 //! states, never a secret, a statement or a value. Each route that changes something or names
@@ -6,7 +6,6 @@
 //! other than reading them again.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -21,12 +20,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::Metrics;
 
+mod keys;
+mod port;
 mod rights;
 mod sessions;
 mod status;
 #[cfg(test)]
 mod tests;
 
+use port::{Port, Visitor};
+
+pub use keys::{KeyList, KeyReport};
 pub use rights::{Rights, Token};
 pub use sessions::{EndRequest, Ended, SessionList, SessionReport};
 pub use status::{Report, Status};
@@ -41,7 +45,9 @@ pub struct AdminState {
     pub rights: Rights,
     /// The connections of the process.
     pub sessions: Box<dyn Fn() -> Vec<SessionReport> + Send + Sync>,
-    /// Ends one of them.
+    /// The API keys of the identities in force.
+    pub keys: Box<dyn Fn() -> Vec<KeyReport> + Send + Sync>,
+    /// Ends one of the connections.
     pub end: Box<dyn Fn(EndRequest<'_>) -> Ended + Send + Sync>,
     /// Where a wish to reload goes; whoever receives it answers.
     pub reload: mpsc::Sender<ReloadRequest>,
@@ -82,8 +88,8 @@ pub async fn serve(
     state: AdminState,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(stop).await
+    let service = router(state).into_make_service_with_connect_info::<Visitor>();
+    axum::serve(Port::new(listener), service).with_graceful_shutdown(stop).await
 }
 
 fn router(state: AdminState) -> Router {
@@ -93,6 +99,7 @@ fn router(state: AdminState) -> Router {
         .route("/metrics", get(metrics))
         .route("/-/reload", post(reload))
         .route("/sessions", get(sessions::list))
+        .route("/keys", get(keys::list))
         .route("/sessions/{uid}", delete(sessions::end))
         .with_state(Arc::new(state))
 }

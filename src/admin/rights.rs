@@ -60,6 +60,15 @@ impl Rights {
         }
     }
 
+    /// The same where the port turns out to be: a socket that was handed over may be elsewhere
+    /// than the configuration says.
+    pub fn at(self, bound: SocketAddr) -> Self {
+        match self {
+            Self::Local => Self::of(bound, None),
+            Self::Token(_) | Self::Nobody => self,
+        }
+    }
+
     /// What gave the right to this request, or the answer that refuses it.
     pub(super) fn admit(&self, headers: &HeaderMap) -> Result<&'static str, Box<Response>> {
         match self {

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
+use super::port::Visitor;
 use super::{AdminState, TEXT, json, respond};
 
 /// One connection.
@@ -101,7 +102,7 @@ pub(super) async fn list(
 
 pub(super) async fn end(
     State(state): State<Arc<AdminState>>,
-    ConnectInfo(by): ConnectInfo<SocketAddr>,
+    ConnectInfo(Visitor(by)): ConnectInfo<Visitor>,
     headers: HeaderMap,
     Path(uid): Path<String>,
 ) -> Response {

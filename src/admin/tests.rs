@@ -1,5 +1,7 @@
 //! The admin port over a real socket.
 
+use std::net::SocketAddr;
+
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -30,6 +32,7 @@ async fn start_with(rights: Rights) -> Port {
         status: Arc::clone(&status),
         rights,
         sessions: Box::new(|| vec![report("01A", "ann"), report("01B", "bob")]),
+        keys: Box::new(|| vec![key()]),
         end: Box::new(|request| match request.uid {
             "01A" => Ended::Told,
             "01B" => Ended::NotRecorded,
@@ -46,6 +49,19 @@ async fn start_with(rights: Rights) -> Port {
         drop(stopped.await);
     }));
     Port { address, status, reloads, _stop: stop }
+}
+
+fn key() -> KeyReport {
+    KeyReport {
+        prefix: "4k2mzq8w9t".into(),
+        user: "batch".into(),
+        description: None,
+        revoked: false,
+        logins: 2,
+        last_login_us: 7,
+        refused: 0,
+        last_refused_us: 0,
+    }
 }
 
 fn report(uid: &str, user: &str) -> SessionReport {
@@ -183,6 +199,14 @@ async fn a_reload_nobody_can_take_is_refused() {
 }
 
 #[tokio::test]
+async fn keys_are_listed() {
+    let port = start().await;
+    let (code, body) = request(port.address, "GET", "/keys").await;
+    let list: KeyList = serde_json::from_str(&body).expect("JSON");
+    assert_eq!((code, list.keys), (200, vec![key()]));
+}
+
+#[tokio::test]
 async fn sessions_are_listed_and_ended() {
     let port = start().await;
     let users = async |path: &str| {
@@ -240,6 +264,7 @@ async fn each_verb_has_its_right() {
         }
         for (method, path, allowed) in [
             ("GET", "/sessions", 200),
+            ("GET", "/keys", 200),
             ("DELETE", "/sessions/01A", 202),
             ("DELETE", "/sessions/none", 404),
             ("POST", "/-/reload", 503),
@@ -254,6 +279,12 @@ async fn each_verb_has_its_right() {
 #[test]
 fn rights_follow_the_address_and_the_token() {
     let of = |address: &str, token: Option<Token>| Rights::of(address.parse().unwrap(), token);
+    // A socket that was handed over need not be where the configuration says.
+    let (local, everywhere) = ("127.0.0.1:1", "0.0.0.0:1".parse().unwrap());
+    assert!(matches!(of(local, None).at(everywhere), Rights::Nobody));
+    assert!(matches!(of(local, None).at(local.parse().unwrap()), Rights::Local));
+    let token = Token::new("0123456789abcdef");
+    assert!(matches!(of(local, Some(token)).at(everywhere), Rights::Token(_)));
     for local in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
         assert!(matches!(of(local, None), Rights::Local), "{local}");
     }

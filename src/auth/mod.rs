@@ -2,11 +2,11 @@
 //! and judging passwords.
 //!
 //! A session asks with [`auth::Request`](crate::session::auth::Request); [`Authenticator::answer`]
-//! answers. One authenticator belongs to each datasource. A new kind of password
-//! ([`PasswordKind`]) is judged in [`Authenticator::judge`]: the attempt names the entry of the
-//! configuration by its place, so what an entry says beyond its method (keys, issuers) is kept here
-//! in a list of the same order. A judge must do the same work for a user it does not know as for
-//! one it knows, and its words of refusal go to the audit trail only.
+//! answers. One authenticator belongs to each datasource. Passwords in clear text are judged by
+//! [`password::Judge`]: the attempt names the entry of the configuration by its place, so what an
+//! entry says beyond its method (issuers of tokens) is kept there in a list of the same order. A
+//! judge must do the same work for a user it does not know as for one it knows, and its words of
+//! refusal go to the audit trail only.
 
 use std::sync::Arc;
 
@@ -16,18 +16,29 @@ use tracing::error;
 
 use crate::event::Now;
 use crate::session::auth::{
-    Account, Attempt, LookedUp, Method, PasswordKind, Proof, Reply, Report, Request, Scram, Secret,
-    StoredIn,
+    Account, Attempt, LookedUp, Method, Proof, Reply, Report, Request, Scram, Secret, StoredIn,
 };
 use crate::session::gate::ActiveRules;
 
 pub mod accounts;
+pub mod api_key;
 pub mod derive;
+pub mod fetch;
+#[cfg(test)]
+pub(crate) mod issuer_tests;
+mod json;
+pub mod jwks;
+pub mod jwt;
+pub mod key_source;
+pub mod key_use;
+pub mod password;
 pub mod query;
 pub mod throttle;
 
 use accounts::Accounts;
 use derive::Derivation;
+use key_use::KeyDesk;
+use password::{Issuer, Judge};
 use query::{AskServer, AuthQuery, Stored};
 use throttle::{Bounds, Throttle};
 
@@ -40,6 +51,8 @@ pub struct Logins {
     pub accounts: Accounts,
     /// How the server is asked for verifiers.
     pub query: Option<AuthQuery>,
+    /// Issuers of tokens, by the place of their entry in `authentication`.
+    pub issuers: Vec<Option<Arc<Issuer>>>,
 }
 
 /// Answers what the sessions of one datasource ask about logins.
@@ -51,18 +64,24 @@ pub struct Authenticator {
     derivation: Derivation,
     /// The rules in force; the identities belong to them.
     rules: Arc<ArcSwap<ActiveRules>>,
+    judge: Judge,
 }
 
 impl Authenticator {
     /// Nobody has failed yet.
-    pub fn new(logins: Logins, rules: Arc<ArcSwap<ActiveRules>>) -> Self {
-        let Logins { bounds, accounts, query } = logins;
+    pub fn new(
+        logins: Logins,
+        (datasource, desk): (Arc<str>, Arc<KeyDesk>),
+        rules: Arc<ArcSwap<ActiveRules>>,
+    ) -> Self {
+        let Logins { bounds, accounts, query, issuers } = logins;
         Self {
             throttle: Throttle::new(bounds),
             accounts,
             stored: query.map(Stored::new),
             derivation: Derivation::default(),
             rules,
+            judge: Judge { datasource, issuers, desk },
         }
     }
 
@@ -126,16 +145,11 @@ impl Authenticator {
     }
 
     /// Whether a password in clear text is right, and what it says of its bearer.
-    #[expect(clippy::unused_async, reason = "keys of token issuers may have to be fetched")]
     async fn judge(&self, attempt: &Attempt, password: &Secret, now: Now) -> Reply {
         let Method::Password(kind) = attempt.method else {
             return Reply::Refused("not a password method");
         };
-        let _ = (&self.rules, password, now);
-        match kind {
-            // No configuration leads here yet.
-            PasswordKind::ApiKey | PasswordKind::Jwt => Reply::Refused("not configured"),
-        }
+        self.judge.judge(&self.rules, (attempt, kind), password, now).await
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Check, Explain, Outcome, report};
 use crate::analysis::sql::analyze;
 use crate::analysis::{AnalyzerLimits, Catalog};
 use crate::facts::{Facts, Relation};
-use crate::policy::{Allowed, Asserted, Decision, Login, RuleSet, SourceFile};
+use crate::policy::{Allowed, Credential, Decision, Login, RuleSet, SourceFile};
 use crate::reload::{self, Files};
 
 /// `portcullis rules check`.
@@ -67,7 +67,7 @@ pub(super) fn explain(command: Explain, out: &mut dyn Write) -> anyhow::Result<O
         user,
         address,
         application,
-        asserted: Asserted::default(),
+        credential: Credential::default(),
     };
     let catalog = world.catalog(&login.database);
     let statement = command.statement.as_str();

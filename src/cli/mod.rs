@@ -19,6 +19,7 @@ use crate::proxy::{self, StartError};
 use crate::reload;
 
 mod explain;
+mod new_key;
 pub mod rules;
 mod scram_verifier;
 mod sessions;
@@ -47,12 +48,6 @@ enum Command {
     Auth(Auth),
 }
 
-#[derive(Debug, Subcommand)]
-enum Auth {
-    /// Make the SCRAM-SHA-256 verifier of a password that is read from standard input
-    ScramVerifier(ScramVerifier),
-}
-
 #[derive(Debug, Args)]
 struct ScramVerifier {
     /// Rounds of key derivation
@@ -76,6 +71,21 @@ enum Rules {
     Check(Check),
     /// Tell what the rules make of a statement, and why
     Explain(Explain),
+}
+
+#[derive(Debug, Subcommand)]
+enum Auth {
+    /// Make an API key: shows it once, and the lines for identities.yaml
+    NewKey(NewKey),
+    /// Make the SCRAM-SHA-256 verifier of a password that is read from standard input
+    ScramVerifier(ScramVerifier),
+}
+
+#[derive(Debug, Args)]
+struct NewKey {
+    /// Whose key it is
+    #[arg(long, value_name = "NAME")]
+    user: String,
 }
 
 #[derive(Debug, Args)]
@@ -139,6 +149,7 @@ pub fn main() -> ExitCode {
         Command::Rules(Rules::Check(command)) => explain::check(&command, &mut out),
         Command::Rules(Rules::Explain(command)) => explain::explain(command, &mut out),
         Command::Sessions(command) => sessions::run(&command, &mut out),
+        Command::Auth(Auth::NewKey(command)) => new_key::new_key(&command, &mut out),
     };
     match outcome {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
@@ -192,6 +203,10 @@ fn check_only(command: &Run, config: &Config, out: &mut dyn Write) -> anyhow::Re
     match compiled {
         Ok((active, warnings)) => {
             report(&warnings);
+            if let Err(problem) = config.fits(&active.set) {
+                complain(format_args!("{problem}"));
+                return Ok(Outcome::Problems);
+            }
             let (sources, rules) = (config.datasources.len(), active.set.len());
             let file = command.config.display();
             writeln!(out, "{file}: ok, {sources} datasources, {rules} rules")?;
@@ -283,6 +298,8 @@ mod tests {
             ("sessions end 01A 01B --admin 127.0.0.1:1 --token-file t", true),
             ("sessions end", false),
             ("sessions list --admin x", false),
+            ("auth new-key --user app", true),
+            ("auth new-key", false),
             ("", false),
         ] {
             let words = std::iter::once("portcullis").chain(line.split_whitespace());

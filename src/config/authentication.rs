@@ -5,19 +5,22 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 
 use super::accounts::{WrittenAccounts, WrittenQuery, check_accounts, check_query};
 use super::source::{Spanned, TlsMode, one_or_more, string};
+use super::tokens::{self, Tokens};
 use crate::auth::Logins;
+use crate::auth::password::Issuer;
 use crate::name::Glob;
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::yaml::{MapReader, Node, Problems};
 use crate::session::auth::{
-    Authentication, ChannelBinding, Entry as Checked, MapLine, Method, NameMap, Scram, StoredIn,
-    Transport,
+    Authentication, ChannelBinding, Entry as Checked, MapLine, Method, NameMap, PasswordKind,
+    Scram, StoredIn, Transport,
 };
 
 /// What a datasource says of logins, as written.
@@ -56,6 +59,8 @@ impl Leg {
 pub(super) struct Entry {
     at: Span,
     method: Option<Method>,
+    /// What it says of tokens, if that is its method.
+    tokens: Option<Tokens>,
     users: Vec<Spanned<String>>,
     databases: Vec<Spanned<String>>,
     networks: Vec<Spanned<String>>,
@@ -92,6 +97,8 @@ fn entry(node: &Node, problems: &mut Problems) -> Option<Entry> {
         ("scram-sha-256", Word::Scram),
         ("certificate", Word::Certificate),
         ("peer", Word::Peer),
+        ("api-key", Word::Password(PasswordKind::ApiKey)),
+        ("jwt", Word::Password(PasswordKind::Jwt)),
         ("reject", Word::Reject),
     ];
     let word = map.required("method", problems).and_then(|n| n.one_of(&words, problems));
@@ -101,10 +108,12 @@ fn entry(node: &Node, problems: &mut Problems) -> Option<Entry> {
     let needs = map.optional("client_certificate");
     let needs = needs.and_then(|n| n.one_of(&[("required", ())], problems));
     let method = word.and_then(|word| method(word, &mut map, problems));
+    let tokens = (method == Some(Method::Password(PasswordKind::Jwt)))
+        .then(|| tokens::read(&mut map, problems));
     map.finish(problems);
     let at = node.span.clone();
     let needs_certificate = needs.is_some();
-    Some(Entry { at, method, users, databases, networks, transports, needs_certificate })
+    Some(Entry { at, method, tokens, users, databases, networks, transports, needs_certificate })
 }
 
 #[derive(Clone, Copy)]
@@ -113,6 +122,7 @@ enum Word {
     Scram,
     Certificate,
     Peer,
+    Password(PasswordKind),
     Reject,
 }
 
@@ -121,6 +131,7 @@ fn method(word: Word, map: &mut MapReader<'_>, problems: &mut Problems) -> Optio
     match word {
         Word::Relay => Some(Method::Relay),
         Word::Reject => Some(Method::Reject),
+        Word::Password(kind) => Some(Method::Password(kind)),
         Word::Certificate => Some(Method::Certificate(name_map(map, CERTIFICATE_KINDS, problems)?)),
         Word::Peer => Some(Method::Peer(name_map(map, PEER_KINDS, problems)?)),
         Word::Scram => {
@@ -179,7 +190,7 @@ pub(super) fn check(
     problems: &mut Problems,
 ) -> Option<(Authentication, Logins)> {
     let Written { entries, accounts, query, decoy } = written;
-    let entries = entries.unwrap_or_default();
+    let mut entries = entries.unwrap_or_default();
     reachable(&entries, problems);
     possible(&entries, leg, problems);
     serves_a_purpose(&entries, accounts.as_ref(), query.as_ref(), problems);
@@ -187,6 +198,7 @@ pub(super) fn check(
     let logins = Logins {
         accounts: accounts.map(|w| check_accounts(w, base, problems)).unwrap_or_default(),
         query: query.and_then(|written| check_query(written, base, problems)),
+        issuers: entries.iter_mut().map(|entry| entry.issuer(base, problems)).collect(),
         ..Logins::default()
     };
     let entries = entries.into_iter().filter_map(|entry| checked(entry, problems)).collect();
@@ -274,6 +286,13 @@ fn serves_a_purpose(
 }
 
 impl Entry {
+    /// Whose tokens it takes.
+    fn issuer(&mut self, base: &Path, problems: &mut Problems) -> Option<Arc<Issuer>> {
+        let written = |user: &Spanned<String>| !user.value.contains(['*', '?']);
+        let users_written = !self.users.is_empty() && self.users.iter().all(written);
+        tokens::check(self.tokens.take()?, users_written, base, problems)
+    }
+
     fn fits_everything(&self) -> bool {
         let Self { users, databases, networks, transports, .. } = self;
         let any = |names: &[Spanned<String>]| {
@@ -284,7 +303,16 @@ impl Entry {
 }
 
 fn checked(entry: Entry, problems: &mut Problems) -> Option<Checked> {
-    let Entry { at: _, method, users, databases, networks, transports, needs_certificate } = entry;
+    let Entry {
+        at: _,
+        method,
+        tokens: _,
+        users,
+        databases,
+        networks,
+        transports,
+        needs_certificate,
+    } = entry;
     let globs = |names: Vec<Spanned<String>>| {
         names.iter().map(|name| Glob::new(&name.value)).collect::<Vec<_>>()
     };

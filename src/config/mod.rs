@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::audit::AuditConfig;
 use crate::auth::Logins;
 use crate::auth::throttle::Bounds;
+use crate::policy::RuleSet;
 use crate::policy::diagnostic::{Diagnostic, Severity, Span};
 use crate::policy::yaml::{Document, Problems};
 use crate::session::auth::Authentication;
@@ -29,6 +30,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod tokens;
 
 pub use admin::Admin;
 pub use listen::{Listen, ListenAt, Port};
@@ -222,6 +224,28 @@ impl fmt::Display for ServerAddress {
         } else {
             write!(f, "{}:{}", self.host, self.port)
         }
+    }
+}
+
+impl Config {
+    /// Attributes that tokens are to give and that the identities file does not let them give:
+    /// they would be ignored, which nobody who wrote them wants.
+    ///
+    /// # Errors
+    /// What to do about the first of them.
+    pub fn fits(&self, rules: &RuleSet) -> Result<(), String> {
+        for datasource in &self.datasources {
+            let issuers = datasource.logins.issuers.iter().flatten();
+            let mut names = issuers.flat_map(|issuer| issuer.expected.attributes.keys());
+            if let Some(name) = names.find(|name| !rules.claimed_attributes().contains(*name)) {
+                let datasource = &datasource.name;
+                return Err(format!(
+                    "datasource `{datasource}` takes `{name}` from tokens, which identities.yaml \
+                     does not allow; add `claims: {{attributes: [{name}]}}` there"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

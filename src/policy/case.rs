@@ -8,9 +8,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::credential::Credential;
 use super::decision::{Allowed, Decision};
 use super::diagnostic::{Diagnostic, Span};
-use super::identity::{Asserted, Identity, Login};
+use super::identity::{Identity, Login};
 use super::ruleset::RuleSet;
 use super::source::{SourceFile, bounded, kept, one_or_many, shown_text};
 use super::yaml::{Document, MapReader, Node, Problems, Value};
@@ -197,7 +198,7 @@ fn who(node: &Node, problems: &mut Problems) -> Option<Who> {
         database: database?,
         address: address?,
         application: application?,
-        asserted: Asserted::default(),
+        credential: Credential::default(),
     };
     Some(Who { login, roles, attributes })
 }

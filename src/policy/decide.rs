@@ -49,6 +49,11 @@ impl RuleSet {
         if !class.concerned && !facts.actions.iter().any(|action| action.verb.is_door()) {
             return Decision::Allow(Allowed::default());
         }
+        if class.identity.withdrawn {
+            let message = "the API key of this session was withdrawn";
+            let denial = Denial::new(DenyReason::NotAllowed, message);
+            return Decision::Deny(denial.with_hint("reconnect with a key that is in force"));
+        }
         let rules: Vec<&Rule> = class.rules.iter().filter_map(|i| self.rules.get(*i)).collect();
         if rules.len() != class.rules.len() {
             // The class belongs to another generation: never guess.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::credential::{ApiKey, Claims, Credential};
 use super::diagnostic::{Diagnostic, Span};
 use super::pattern::Names;
 use super::predicate::{LOGIN_VALUES, is_name};
@@ -37,18 +38,8 @@ pub struct Login {
     pub address: Option<IpAddr>,
     /// Application name at login. The client chooses it: good for housekeeping, not for safety.
     pub application: String,
-    /// What the proof of the login said of its bearer.
-    pub asserted: Asserted,
-}
-
-/// Roles and attributes that the proof of a login carries, a token's claims for instance. They are
-/// merged with those of the identities file as if one more entry of it fitted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Asserted {
-    /// Roles.
-    pub roles: BTreeSet<Arc<str>>,
-    /// Attributes by name.
-    pub attributes: BTreeMap<Arc<str>, Arc<str>>,
+    /// What it proved itself with.
+    pub credential: Credential,
 }
 
 /// A login with the roles and attributes the identities file gives it.
@@ -60,6 +51,9 @@ pub struct Identity {
     pub roles: Vec<Arc<str>>,
     /// Attributes by name, e.g. `tenant`.
     pub attributes: BTreeMap<Arc<str>, Arc<str>>,
+    /// The API key it came with is no longer among the identities' or was revoked: it may do
+    /// nothing any more.
+    pub withdrawn: bool,
 }
 
 /// The rules that concern one identity, computed once per session and rules generation.
@@ -70,7 +64,8 @@ pub struct IdentityClass {
     /// Two identities with the same digest get the same decision for every text.
     pub digest: [u8; 16],
     /// Some rule concerns this identity, other than one that only opens doors
-    /// ([`crate::facts::Verb::is_door`]), or its datasource's default is deny.
+    /// ([`crate::facts::Verb::is_door`]), its datasource's default is deny, or its credential was
+    /// withdrawn.
     pub concerned: bool,
     /// Under a mask, a filter, a relation-level deny or an allow list: side doors (functions,
     /// views, statistics, session settings) are closed for it.
@@ -85,6 +80,8 @@ pub struct IdentityClass {
 #[derive(Debug, Default)]
 pub(crate) struct Identities {
     entries: Vec<Entry>,
+    keys: BTreeMap<Arc<str>, ApiKey>,
+    claims: Claims,
     verifiers: Verifiers,
 }
 
@@ -97,6 +94,7 @@ struct Entry {
     networks: Vec<IpNet>,
     roles: Vec<Arc<str>>,
     attributes: BTreeMap<Arc<str>, Arc<str>>,
+    keys: Vec<ApiKey>,
     access: Option<Access>,
 }
 
@@ -141,12 +139,14 @@ impl Identities {
         let Some(mut map) = MapReader::new(&root, problems) else { return Self::default() };
         version(&mut map, problems);
         let nodes = map.required("identities", problems).map(|node| bounded(node, problems));
+        let claims = map.optional("claims").map(|node| Claims::read(node, problems));
         map.finish(problems);
         let mut entries: Vec<Entry> =
             nodes.unwrap_or_default().iter().filter_map(|node| entry(node, problems)).collect();
         warn_of_collisions(&entries, problems);
+        let keys = keys_by_prefix(&mut entries, problems);
         let verifiers = verifiers(&mut entries, problems);
-        Self { entries, verifiers }
+        Self { entries, keys, claims: claims.unwrap_or_default(), verifiers }
     }
 
     /// Whether every `login:` that speaks of this user lets it in from here, now.
@@ -169,18 +169,28 @@ impl Identities {
     }
 
     /// Attaches roles and attributes: all entries that fit are merged. An attribute that two of
-    /// them give different values is left out, so that a filter that needs it refuses.
+    /// them, or an entry and a token, give different values is left out, so that a filter that
+    /// needs it refuses.
     pub(crate) fn identify(&self, login: Login) -> Identity {
-        let Asserted { roles, attributes } = &login.asserted;
-        let mut roles = roles.clone();
-        let mut given: BTreeMap<Arc<str>, BTreeSet<Arc<str>>> = BTreeMap::new();
-        for (name, value) in attributes {
-            given.entry(Arc::clone(name)).or_default().insert(Arc::clone(value));
-        }
+        let mut roles = BTreeSet::new();
+        let mut given = self.written_attributes(&login);
         for entry in self.entries.iter().filter(|entry| entry.fits(&login)) {
             roles.extend(entry.roles.iter().cloned());
-            for (name, value) in &entry.attributes {
-                given.entry(Arc::clone(name)).or_default().insert(Arc::clone(value));
+        }
+        let mut withdrawn = false;
+        match &login.credential {
+            Credential::Name => {}
+            Credential::ApiKey(prefix) => match self.keys.get(prefix) {
+                Some(key) if !key.revoked && *key.user == *login.user => {
+                    roles.extend(key.roles().iter().cloned());
+                }
+                Some(_) | None => withdrawn = true,
+            },
+            Credential::Token(asserted) => {
+                roles.extend(asserted.roles.intersection(&self.claims.roles).cloned());
+                for (name, value) in self.claims.declared(asserted) {
+                    given.entry(Arc::clone(name)).or_default().insert(Arc::clone(value));
+                }
             }
         }
         let single = |(name, values): (Arc<str>, BTreeSet<Arc<str>>)| match values.len() {
@@ -191,17 +201,57 @@ impl Identities {
             login,
             roles: roles.into_iter().collect(),
             attributes: given.into_iter().filter_map(single).collect(),
+            withdrawn,
         }
     }
 
-    /// Every role some entry gives.
-    pub(crate) fn roles(&self) -> BTreeSet<&str> {
-        self.entries.iter().flat_map(|entry| entry.roles.iter().map(|role| &**role)).collect()
+    fn written_attributes(&self, login: &Login) -> BTreeMap<Arc<str>, BTreeSet<Arc<str>>> {
+        let mut given: BTreeMap<Arc<str>, BTreeSet<Arc<str>>> = BTreeMap::new();
+        for entry in self.entries.iter().filter(|entry| entry.fits(login)) {
+            for (name, value) in &entry.attributes {
+                given.entry(Arc::clone(name)).or_default().insert(Arc::clone(value));
+            }
+        }
+        given
     }
 
-    /// Every attribute some entry gives.
+    /// The API key with this prefix.
+    pub(crate) fn key(&self, prefix: &str) -> Option<&ApiKey> {
+        self.keys.get(prefix)
+    }
+
+    /// All API keys, by prefix.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &ApiKey> {
+        self.keys.values()
+    }
+
+    /// An attribute that the login's token gives another value than the entries do.
+    pub(crate) fn contradicted(&self, login: &Login) -> Option<Arc<str>> {
+        let Credential::Token(asserted) = &login.credential else { return None };
+        let written = self.written_attributes(login);
+        let differs = |name: &Arc<str>, value: &Arc<str>| {
+            written.get(name).is_some_and(|values| values.iter().any(|other| other != value))
+        };
+        let mut declared = self.claims.declared(asserted);
+        declared.find(|(name, value)| differs(name, value)).map(|(name, _)| Arc::clone(name))
+    }
+
+    /// Every role some entry, key or token can give.
+    pub(crate) fn roles(&self) -> BTreeSet<&str> {
+        let written = self.entries.iter().flat_map(|entry| &entry.roles);
+        let of_keys = self.keys.values().flat_map(ApiKey::roles);
+        written.chain(of_keys).chain(&self.claims.roles).map(|role| &**role).collect()
+    }
+
+    /// Every attribute some entry or token can give.
     pub(crate) fn attributes(&self) -> BTreeSet<&str> {
-        self.entries.iter().flat_map(|entry| entry.attributes.keys().map(|name| &**name)).collect()
+        let written = self.entries.iter().flat_map(|entry| entry.attributes.keys());
+        written.chain(&self.claims.attributes).map(|name| &**name).collect()
+    }
+
+    /// Attributes that tokens may assert.
+    pub(crate) fn claimed_attributes(&self) -> &BTreeSet<Arc<str>> {
+        &self.claims.attributes
     }
 }
 
@@ -232,6 +282,7 @@ fn entry(node: &Node, problems: &mut Problems) -> Option<Entry> {
         networks.filter_map(|(text, span)| kept(network(text, span), span, problems)).collect();
     let roles = map.optional("roles").map(|node| one_or_many(node, problems)).unwrap_or_default();
     let attributes = map.optional("attributes").map(|node| attributes(node, problems));
+    let keys = map.entry("keys");
     let user = user.map(Glob::new);
     let access = map.optional("login").zip(user.as_ref());
     let access = access.and_then(|(node, user)| {
@@ -244,9 +295,9 @@ fn entry(node: &Node, problems: &mut Problems) -> Option<Entry> {
         }
         Access::read(node, user, problems)
     });
-    map.unsupported(&["team", "keys", "not_after", "ticket"], problems);
+    map.unsupported(&["team", "not_after", "ticket"], problems);
     map.finish(problems);
-    Some(Entry {
+    let mut entry = Entry {
         span: node.span.clone(),
         access,
         user: user?,
@@ -255,7 +306,35 @@ fn entry(node: &Node, problems: &mut Problems) -> Option<Entry> {
         networks,
         roles: roles.iter().map(|(text, _)| (*text).into()).collect(),
         attributes: attributes.unwrap_or_default(),
-    })
+        keys: Vec::new(),
+    };
+    if let Some(keys) = keys {
+        if !entry.user.is_literal() || !entry.unconditional() {
+            problems.push(
+                Diagnostic::error(&keys.key_span, "keys belong to one user, whatever its login")
+                    .with_help(
+                        "an entry of its own with `user` written out; a key is narrowed by its \
+                         own `allowed_ips` and `scopes`",
+                    ),
+            );
+        }
+        entry.keys = ApiKey::read_all(&keys.value, entry.user.as_str(), problems);
+    }
+    Some(entry)
+}
+
+/// Takes the keys out of the entries; a prefix is used once, or a key could not be told by it.
+fn keys_by_prefix(entries: &mut [Entry], problems: &mut Problems) -> BTreeMap<Arc<str>, ApiKey> {
+    let mut keys = BTreeMap::new();
+    for entry in entries {
+        for key in std::mem::take(&mut entry.keys) {
+            let prefix = Arc::clone(&key.prefix);
+            if keys.insert(Arc::clone(&prefix), key).is_some() {
+                problems.error(&entry.span, format!("a second key has the prefix `{prefix}`"));
+            }
+        }
+    }
+    keys
 }
 
 /// Takes the verifiers out of the entries; one user has one.

@@ -11,6 +11,7 @@
 
 mod case;
 mod compile;
+mod credential;
 mod decide;
 mod decision;
 pub mod diagnostic;
@@ -29,11 +30,12 @@ mod verifier;
 pub mod yaml;
 
 pub use case::{Case, CaseFailure};
+pub use credential::{ApiKey, Asserted, Credential, is_attribute_name, is_prefix};
 pub use decide::Trace;
 pub use decision::{Allowed, Decision, Denial, DenyReason, Limit};
 pub use diagnostic::{Diagnostic, Severity, Span};
 pub use explain::{Considered, Explanation};
-pub use identity::{Asserted, Identity, IdentityClass, Login, NotAdmitted};
+pub use identity::{Identity, IdentityClass, Login, NotAdmitted};
 pub use limit::Throttles;
 pub use rule::Mode;
 pub use ruleset::RuleSet;

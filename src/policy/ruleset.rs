@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::credential::ApiKey;
 use super::diagnostic::Span;
 use super::identity::{Identities, Identity, IdentityClass, Login, NotAdmitted};
 use super::rule::{CountedBy, Effect, Label, Rule};
@@ -49,6 +50,26 @@ impl RuleSet {
         self.identities.identify(login)
     }
 
+    /// The API key with this prefix.
+    pub fn key(&self, prefix: &str) -> Option<&ApiKey> {
+        self.identities.key(prefix)
+    }
+
+    /// All API keys, by prefix.
+    pub fn keys(&self) -> impl Iterator<Item = &ApiKey> {
+        self.identities.keys()
+    }
+
+    /// An attribute that the login's token gives another value than the identities file does.
+    pub fn contradicted(&self, login: &Login) -> Option<Arc<str>> {
+        self.identities.contradicted(login)
+    }
+
+    /// Attributes that tokens may assert.
+    pub fn claimed_attributes(&self) -> &BTreeSet<Arc<str>> {
+        self.identities.claimed_attributes()
+    }
+
     /// Whether the identities file lets this login in from where it is, now.
     ///
     /// # Errors
@@ -76,7 +97,8 @@ impl RuleSet {
         IdentityClass {
             digest: self.class_digest(&identity, &rules),
             concerned: rules.iter().any(|rule| !rule.only_opens_doors())
-                || identity.login.default_deny,
+                || identity.login.default_deny
+                || identity.withdrawn,
             governed: rules.iter().any(|rule| rule.governs()),
             identity,
             rules: indexes,
@@ -93,6 +115,8 @@ impl RuleSet {
         for rule in rules {
             digest.field(&rule.id.0);
         }
+        // Rules' ids cannot spell these two: neither is followed by one.
+        digest.field(if identity.withdrawn { "withdrawn:" } else { "in force:" });
         digest.field("values");
         for name in values_used(rules) {
             digest.field(&name);

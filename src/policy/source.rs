@@ -14,6 +14,7 @@ use crate::name::RuleId;
 mod effect;
 mod matching;
 
+pub(crate) use effect::rate_of;
 pub(crate) use matching::{kept, network};
 
 /// One rule file, or the identities file.

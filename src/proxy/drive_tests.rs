@@ -151,6 +151,7 @@ impl Bench {
             plans: PlanCache::new(1024),
             throttles: Throttles::default(),
             sessions: Arc::default(),
+            keys: Arc::default(),
             audit: queue.clone(),
             metrics,
             status: Arc::new(Status::default()),
@@ -162,6 +163,7 @@ impl Bench {
         let datasource = Arc::new(Datasource {
             auth: crate::auth::Authenticator::new(
                 crate::auth::Logins::default(),
+                ("toy".into(), Arc::clone(&shared.keys)),
                 Arc::clone(&shared.rules),
             ),
             shared,

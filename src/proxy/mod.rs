@@ -4,6 +4,7 @@
 //! before anything is served, and stays until the process is told to stop. There is no state
 //! outside of what it builds.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,14 +16,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use crate::admin::{self, AdminState, EndRequest, Ended, Rights, Status};
+use crate::admin::{self, AdminState, EndRequest, Ended, KeyReport, Rights, Status};
 use crate::analysis::{Analyzer, AnalyzerLimits};
 use crate::audit::{self, Queue};
 use crate::auth::{Authenticator, Logins};
 use crate::config::{self, Config, Port};
 use crate::event::{Event, EventKind, Instance};
 use crate::metrics::{Build, DatasourceLabels, Metrics};
-use crate::policy::{Diagnostic, Throttles};
+use crate::policy::{ApiKey, Diagnostic, Throttles};
 use crate::reload::{self, Certificate, Certificates, Reloader, Surroundings};
 use crate::session::gate::PlanCache;
 use crate::tls::{LookAt, UpstreamTls};
@@ -32,7 +33,7 @@ mod bind;
 mod cancel;
 mod capacity;
 mod catalog;
-mod clock;
+pub(crate) mod clock;
 mod deadlines;
 mod drive;
 #[cfg(test)]
@@ -95,6 +96,7 @@ impl From<anyhow::Error> for StartError {
 /// Something kept it from coming up, or the audit trail could not be closed.
 pub async fn run(config: Config, commit: &str) -> Result<(), StartError> {
     let (rules, digest) = reload::first(&config.rules.directory).map_err(StartError::Rules)?;
+    config.fits(&rules.set).map_err(anyhow::Error::msg)?;
     let rules = Arc::new(ArcSwap::from_pointee(rules));
     let sockets = Sockets::bind(&config)?;
     let clock = Clock::start();
@@ -112,6 +114,7 @@ pub async fn run(config: Config, commit: &str) -> Result<(), StartError> {
         plans: PlanCache::new(config.limits.plan_cache_bytes),
         throttles: Throttles::default(),
         sessions: Arc::default(),
+        keys: Arc::default(),
         audit: queue.clone(),
         metrics,
         status,
@@ -168,6 +171,13 @@ impl Process {
                     Ok(())
                 });
             }
+            for issuer in written.logins.issuers.iter().flatten().map(Arc::clone) {
+                let clock = shared.clock;
+                process.services.spawn(async move {
+                    issuer.source.keep_current(clock).await;
+                    Ok(())
+                });
+            }
             let begin = protocol::postgresql(written, &config.limits);
             for (socket, listen) in sockets.into_iter().zip(&written.listen) {
                 info!(datasource = &*written.name, address = %socket.shown(), "listening");
@@ -216,7 +226,10 @@ impl Process {
         reloader.announce().await;
         self.services.spawn(reloader.run(requests));
         info!(address = %shown(&admin), "admin port");
-        if matches!(config.admin.rights, Rights::Nobody) {
+        // An address that cannot be told is not known to be ours alone.
+        let bound = admin.local_addr().unwrap_or_else(|_| SocketAddr::from(([0; 4], 0)));
+        let rights = config.admin.rights.clone().at(bound);
+        if matches!(rights, Rights::Nobody) {
             warn!(
                 "others reach the admin port and no token is set: it serves health and metrics \
                  only; set `admin.token_file` for sessions and reloads"
@@ -224,11 +237,13 @@ impl Process {
         }
         let (counted, listed, ending) =
             (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
+        let known = Arc::clone(shared);
         let state = AdminState {
             metrics: Arc::clone(&shared.metrics),
             status: Arc::clone(&shared.status),
-            rights: config.admin.rights.clone(),
+            rights,
             sessions: Box::new(move || listed.sessions.list(listed.clock.now())),
+            keys: Box::new(move || key_reports(&known)),
             end: Box::new(move |request| end_session(&ending, request)),
             reload,
             mono_us: Box::new(move || clock.now().mono_us),
@@ -329,15 +344,17 @@ fn datasource(
     };
     let logins = Logins { bounds: config.limits.throttle, ..written.logins.clone() };
     let metrics = shared.metrics.datasource(&written.name).context("metrics of a datasource")?;
+    let keys = (Arc::clone(&written.name), Arc::clone(&shared.keys));
     Ok(Datasource {
         shared: Arc::clone(shared),
         name: Arc::clone(&written.name),
         analyzer: Arc::new(Analyzer::new(limits)),
         cancels: Arc::new(CancelRegistry::default()),
-        auth: Authenticator::new(logins, Arc::clone(&shared.rules)),
+        auth: Authenticator::new(logins, keys, Arc::clone(&shared.rules)),
         dial: Upstream {
             hosts: Hosts::new(&written.upstream, written.target),
             connect_timeout: config.limits.connect_timeout,
+            patience: config.limits.connect_timeout.min(config.limits.login_timeout) / 2,
             tcp: config.limits.tcp,
             tls: ServerTls::of(&written.upstream_tls),
             clock: shared.clock,
@@ -431,6 +448,25 @@ fn end_session(shared: &Shared, request: EndRequest<'_>) -> Ended {
         .audit
         .push(&mut permit, [Event { at: shared.clock.now(), session: None, number: 0, kind }]);
     if shared.sessions.end(uid) { Ended::Told } else { Ended::Unknown }
+}
+
+/// The keys of the identities in force, with what became of each.
+fn key_reports(shared: &Shared) -> Vec<KeyReport> {
+    let rules = shared.rules.load();
+    let report = |key: &ApiKey| {
+        let used = shared.keys.of(&key.prefix).unwrap_or_default();
+        KeyReport {
+            prefix: key.prefix.to_string(),
+            user: key.user.to_string(),
+            description: key.description.as_deref().map(str::to_owned),
+            revoked: key.revoked,
+            logins: used.logins,
+            last_login_us: used.last_login_us,
+            refused: used.refused,
+            last_refused_us: used.last_refused_us,
+        }
+    };
+    rules.set.keys().map(report).collect()
 }
 
 /// Ages of the oldest catalogs, before a scrape.

@@ -44,7 +44,8 @@ impl OwnLogin<'_> {
         database: &str,
         text: &str,
     ) -> anyhow::Result<Vec<SimpleQueryRow>> {
-        let (client, connection) = self.connect(dialed, database).await?;
+        // No options: a pool in front of the server may not take them, and the texts bring their own.
+        let (client, connection) = self.connect(dialed, (database, "")).await?;
         tokio::select! {
             answer = client.simple_query(text) => {
                 let rows = answer.map_err(told)?.into_iter().filter_map(|message| match message {
@@ -70,7 +71,9 @@ impl OwnLogin<'_> {
         (query, parameter): (&str, &str),
     ) -> anyhow::Result<Option<String>> {
         let dialed = dial.dial().await.context("connect")?;
-        let (client, connection) = self.connect(dialed, database).await?;
+        // Whatever the account or the database says, names and operators mean the system's.
+        let options = "-c search_path=pg_catalog";
+        let (client, connection) = self.connect(dialed, (database, options)).await?;
         let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&parameter, Type::TEXT)];
         tokio::select! {
             answer = client.query_typed(query, &parameters) => match &answer.map_err(told)?[..] {
@@ -88,13 +91,14 @@ impl OwnLogin<'_> {
     async fn connect<S: Stream>(
         &self,
         dialed: Dialed<S>,
-        database: &str,
+        (database, options): (&str, &str),
     ) -> anyhow::Result<(Client, Connection<S, Bound<S>>)> {
         let Dialed { stream, tls, place: _ } = dialed;
         let mut config = Config::new();
         config.user(self.user).dbname(database).application_name(self.application);
-        // Whatever the account or the database says, names mean the system's.
-        config.options("-c search_path=pg_catalog");
+        if !options.is_empty() {
+            config.options(options);
+        }
         if let Some(password) = self.password {
             config.password(password);
         }

@@ -16,6 +16,7 @@ use crate::admin::Status;
 use crate::analysis::Analyzer;
 use crate::audit::Queue;
 use crate::auth::Authenticator;
+use crate::auth::key_use::KeyDesk;
 use crate::config::{SessionLimits, TcpLimits};
 use crate::metrics::{DatasourceMetrics, Metrics};
 use crate::policy::Throttles;
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) throttles: Throttles,
     /// Who is connected.
     pub(crate) sessions: Arc<Registry>,
+    /// What is remembered of API keys; it survives a reload.
+    pub(crate) keys: Arc<KeyDesk>,
     /// Where events go.
     pub(crate) audit: Queue,
     /// Counters of the process.

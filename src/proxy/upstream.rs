@@ -69,6 +69,8 @@ pub(crate) struct Upstream {
     pub(crate) hosts: Hosts,
     /// How long a connect to one server may take, name resolution and TLS handshake included.
     pub(crate) connect_timeout: Duration,
+    /// How long a try that was given up must have lasted to count against its server.
+    pub(crate) patience: Duration,
     /// When the server counts as gone.
     pub(crate) tcp: TcpLimits,
     /// Whether and how TLS is spoken.
@@ -131,16 +133,42 @@ impl Dial for Upstream {
 struct Attempt<'a> {
     upstream: &'a Upstream,
     server: usize,
-    reached: bool,
+    began_us: u64,
+    outcome: Outcome,
+}
+
+/// How far connecting came.
+#[derive(Clone, Copy)]
+enum Outcome {
+    Reached,
+    Failed,
+    /// Given up by whoever asked, for instance because its client's time was over.
+    GivenUp,
+}
+
+impl Outcome {
+    /// Whether the server was reached, as far as that is known after trying for so long.
+    fn reached(self, tried: Duration, patience: Duration) -> Option<bool> {
+        match self {
+            Self::Reached => Some(true),
+            Self::Failed => Some(false),
+            // A client decides when it asks: one that comes at the end of its time must not make
+            // a server look dead that had no time to answer.
+            Self::GivenUp if tried < patience => None,
+            Self::GivenUp => Some(false),
+        }
+    }
 }
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        let Upstream { hosts, clock, .. } = self.upstream;
-        if self.reached {
-            hosts.reached(self.server);
-        } else {
-            hosts.failed(self.server, clock.now().mono_us);
+        let Upstream { hosts, clock, patience, .. } = self.upstream;
+        let now_us = clock.now().mono_us;
+        let tried = Duration::from_micros(now_us.saturating_sub(self.began_us));
+        match self.outcome.reached(tried, *patience) {
+            Some(true) => hosts.reached(self.server),
+            Some(false) => hosts.failed(self.server, now_us),
+            None => {}
         }
     }
 }
@@ -151,10 +179,11 @@ impl Upstream {
         &self,
         server: usize,
     ) -> io::Result<Dialed<LegStream<TcpStream>>> {
-        let mut attempt = Attempt { upstream: self, server, reached: false };
-        let dialed = self.within(self.connect(Place { server, address: None })).await?;
-        attempt.reached = true;
-        Ok(dialed)
+        let began_us = self.clock.now().mono_us;
+        let mut attempt = Attempt { upstream: self, server, began_us, outcome: Outcome::GivenUp };
+        let dialed = self.within(self.connect(Place { server, address: None })).await;
+        attempt.outcome = if dialed.is_ok() { Outcome::Reached } else { Outcome::Failed };
+        dialed
     }
 
     /// The servers to try, in order. Waits for a suitable one to be known, not longer than for a
@@ -248,3 +277,18 @@ const NO_TLS: &str = "the server has no TLS; turn it on (`ssl = on`), or choose 
 
 const NO_ANSWER: &str = "the server answered the request for TLS with something else, perhaps an \
     error (too many connections?); see its log";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_gives_up_early_says_nothing_of_the_server() {
+        let patience = Duration::from_secs(2);
+        let after = |outcome: Outcome, s| outcome.reached(Duration::from_secs(s), patience);
+        assert_eq!(after(Outcome::GivenUp, 1), None);
+        assert_eq!(after(Outcome::GivenUp, 2), Some(false));
+        assert_eq!(after(Outcome::Failed, 0), Some(false));
+        assert_eq!(after(Outcome::Reached, 3), Some(true));
+    }
+}

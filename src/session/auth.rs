@@ -26,7 +26,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::name::Glob;
-use crate::policy::{Asserted, ScramVerifier};
+use crate::policy::{Credential, ScramVerifier};
 use crate::session::{PeerCertificate, PeerCredentials};
 
 /// How the clients of one datasource prove who they are.
@@ -368,8 +368,8 @@ pub enum AccountProof {
 /// What a proof says about its bearer besides that it holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
-    /// Roles and attributes, added to those of the identities file.
-    pub asserted: Asserted,
+    /// What decisions depend on: the key, or what the token asserts.
+    pub credential: Credential,
     /// Who the proof itself names (a key's prefix, a token's subject), for the audit trail.
     pub subject: Option<String>,
 }

@@ -126,6 +126,18 @@ impl Source for ServerLeg {
     }
 }
 
+/// What a client of HTTPS works with: everything verified, and no protocol but HTTP/1.1.
+///
+/// # Errors
+/// The authorities cannot be read.
+pub fn https(authorities: &Authorities) -> Result<Arc<ClientConfig>, Problem> {
+    let verification = Verification::SignedAndNamed(authorities.clone());
+    let leg = ServerLeg { verification, own: None };
+    let mut config = (*leg.build(&leg.read()?)?.config).clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
 impl ServerLeg {
     fn verifier(&self, contents: &Contents) -> Result<Arc<dyn ServerCertVerifier>, Problem> {
         Ok(match &self.verification {

@@ -21,7 +21,7 @@ mod verify;
 mod watched;
 
 pub use accept::{Acceptor, ClientCertificates, ClientLeg, Version};
-pub use connect::{Authorities, Connector, ServerLeg, UpstreamTls, Verification};
+pub use connect::{Authorities, Connector, ServerLeg, UpstreamTls, Verification, https};
 pub use files::{Part, Problem};
 pub use watched::{Look, LookAt, Source, Watched};
 

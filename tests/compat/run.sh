@@ -104,12 +104,12 @@ run_one() {
   chmod 711 "$work"
   random_password >"$work/password"
   PGPASSWORD=$(cat "$work/password")
+  unset PGSSLMODE PGSSLROOTCERT PGCHANNELBINDING
   export PGPASSWORD PGHOST=127.0.0.1 PGUSER=postgres PGDATABASE=postgres PGGSSENCMODE=disable
   server_port=$(free_port)
   start_postgres "$work" "$server_port" "$work/password" fsync=off max_connections=120 \
     max_prepared_transactions=4
   PGPORT=$server_port
-  unset PGSSLMODE PGSSLROOTCERT PGCHANNELBINDING
   [[ $mode == direct ]] || start_proxy "$mode"
   if [[ $mode == terminated ]]; then
     export PGSSLMODE=verify-full PGSSLROOTCERT=$work/server.crt

@@ -3,7 +3,7 @@
 //! `tests/drivers` that print what they see.
 
 use std::fmt::Debug;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -17,6 +17,7 @@ use tokio_postgres::{AsyncMessage, Client, NoTls, Notification};
 
 use crate::harness::{Portcullis, Setup};
 use crate::pg::{Hba, PASSWORD, Postgres, expect_success};
+use crate::pki::Authority;
 
 async fn connect(port: u16, user: &str) -> Client {
     let config = format!("host=127.0.0.1 port={port} user={user} password={PASSWORD} dbname=demo");
@@ -100,8 +101,9 @@ fn concurrent_pipelined_queries_keep_their_answers_apart() {
 
 // === Programs ===
 
-/// What a driver's program prints when it talks to this port.
-fn observe(program: &str, port: u16) -> String {
+/// What a driver's program prints when it talks to this port, over TLS that this authority vouches
+/// for or else in plain text.
+fn observe(program: &str, port: u16, authority: Option<&Path>) -> String {
     let home = drivers();
     let script = PathBuf::from(DRIVERS).join(program);
     let mut command = Command::new("timeout");
@@ -113,6 +115,10 @@ fn observe(program: &str, port: u16) -> String {
     }
     command.arg(script).arg(format!("postgresql://app@127.0.0.1:{port}/demo"));
     command.env("PGPASSWORD", PASSWORD).env("NODE_OPTIONS", "--no-deprecation");
+    if let Some(authority) = authority {
+        command.env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", authority);
+        command.env("DRIVER_CA", authority);
+    }
     command.stdin(Stdio::null());
     expect_success(&command.output().unwrap(), program)
 }
@@ -124,25 +130,49 @@ fn drivers() -> PathBuf {
     PathBuf::from(expect_success(&output, &script).trim())
 }
 
-/// Runs the program in both places at once and compares line by line.
+/// A proxy at which logins end: SCRAM over TLS, with the server's own verifiers.
+fn terminating(server: &Postgres, folder: &Path) -> (Portcullis, PathBuf) {
+    let authority = Authority::new("drivers");
+    let (certificate, key) = authority.server(["127.0.0.1"]).write(folder, "server");
+    let mut setup = Setup::open(server.address());
+    setup.datasource_extra = format!(
+        "\x20   tls: {{mode: required, certificate: {certificate:?}, key: {key:?}}}\n\
+         \x20   authentication: [{{method: scram-sha-256, verifiers: auth_query}}]\n\
+         \x20   auth_query: {{user: postgres}}\n"
+    );
+    (Portcullis::start(&setup), authority.write(folder, "authority"))
+}
+
+/// Runs the program directly, with the login relayed, and with the login ended at the proxy, all at
+/// once, and compares line by line.
 fn sees_the_same(program: &str) {
     let server = Postgres::with_hba(Hba::Scram);
-    let proxy = Portcullis::start(&Setup::open(server.address()));
-    let (direct, proxied) = thread::scope(|scope| {
-        let direct = scope.spawn(|| observe(program, server.port()));
-        let proxied = observe(program, proxy.port());
-        (direct.join().unwrap(), proxied)
+    let relay = Portcullis::start(&Setup::open(server.address()));
+    let folder = tempfile::tempdir().unwrap();
+    let (terminated, authority) = terminating(&server, folder.path());
+    let (direct, relayed, ended) = thread::scope(|scope| {
+        let direct = scope.spawn(|| observe(program, server.port(), None));
+        let relayed = scope.spawn(|| observe(program, relay.port(), None));
+        let ended = observe(program, terminated.port(), Some(&authority));
+        (direct.join().unwrap(), relayed.join().unwrap(), ended)
     });
     assert!(direct.ends_with("end\n"), "{program} did not come to its end:\n{direct}");
-    for (ours, theirs) in proxied.lines().zip(direct.lines()) {
-        assert_eq!(ours, theirs, "{program}: through the proxy and directly");
+    for (way, proxied) in [("relayed", relayed), ("ended at the proxy", ended)] {
+        for (ours, theirs) in proxied.lines().zip(direct.lines()) {
+            assert_eq!(ours, theirs, "{program}: login {way}, and directly");
+        }
+        assert_eq!(proxied.lines().count(), direct.lines().count(), "{program}: login {way}");
     }
-    assert_eq!(proxied.lines().count(), direct.lines().count());
 }
 
 #[test]
 fn psycopg_cannot_tell() {
     sees_the_same("psycopg_driver.py");
+}
+
+#[test]
+fn psycopg_cannot_tell_in_other_encodings() {
+    sees_the_same("psycopg_encodings.py");
 }
 
 #[test]
@@ -160,7 +190,7 @@ fn two_gigabytes_each_way_leave_the_proxys_memory_as_it_was() {
     let server = Postgres::with_hba(Hba::Scram);
     let proxy = Portcullis::start(&Setup::open(server.address()));
     let before = proxy.peak_memory_bytes();
-    let seen = observe("volume.py", proxy.port());
+    let seen = observe("volume.py", proxy.port(), None);
     let growth = proxy.peak_memory_bytes() - before;
     assert!(growth < 64 * 1024 * 1024, "grew by {growth} bytes: {seen}");
 }

@@ -68,6 +68,8 @@ mod standing;
 #[cfg(test)]
 mod terminated;
 #[cfg(test)]
+mod tokens;
+#[cfg(test)]
 mod transparency;
 #[cfg(test)]
 mod upstream_list;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::*;
 use crate::facts::{Access, AccessMode, Action, Certainty, Verb, Why};
 use crate::name::RelationPath;
-use crate::policy::{Asserted, SourceFile};
+use crate::policy::SourceFile;
 
 fn demo() -> Files {
     Files::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/demo")).unwrap()
@@ -141,7 +141,7 @@ fn explaining_names_who_and_why() {
         database: "demo".to_owned(),
         address: None,
         application: String::new(),
-        asserted: Asserted::default(),
+        credential: crate::policy::Credential::default(),
     };
     let text =
         explain(&report.rules.unwrap(), login, "select email from customers", &analyze).to_string();
@@ -170,14 +170,18 @@ fn the_examples_of_the_manual_load() {
     let (identities, rules): (Vec<&str>, Vec<&str>) =
         blocks.into_iter().partition(|block| block.contains("\nidentities:"));
     let file = |text: &&str| SourceFile { name: "RULES.md".to_owned(), text: (*text).to_owned() };
-    assert_eq!(identities.len(), 1, "one identities file");
+    assert_eq!(identities.len(), 3, "identities files");
     assert!(!rules.is_empty());
-    let folder = Files {
+    let folder = |rules: &[&str], identities: &&str| Files {
         rules: rules.iter().map(file).collect(),
-        identities: identities.first().map(file),
+        identities: Some(file(identities)),
         schema: None,
         digest: [0; 32],
     };
-    let report = checked(&folder);
+    let report = checked(&folder(&rules, &identities[0]));
     assert!(report.passed() && report.diagnostics.is_empty() && report.cases == 1, "{report}");
+    for more in &identities[1..] {
+        let report = checked(&folder(&[], more));
+        assert!(report.passed() && report.diagnostics.is_empty(), "{report}");
+    }
 }

@@ -4,7 +4,8 @@ use super::*;
 use crate::facts::{Action, FunctionClass, FunctionUse, SettingChange, Verb};
 use crate::name::RelationPath;
 use crate::obligation::MaskFn;
-use crate::policy::{Asserted, Identity, Login, SourceFile};
+use crate::policy::Credential;
+use crate::policy::{Identity, Login, SourceFile};
 
 mod laws;
 mod obligations;
@@ -151,7 +152,7 @@ fn login(user: &str) -> Login {
         database: "demo".to_owned(),
         address: Some("192.0.2.7".parse().unwrap()),
         application: "reports".to_owned(),
-        asserted: Asserted::default(),
+        credential: Credential::default(),
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::policy::{RuleSet, SourceFile};
+use crate::policy::{Asserted, RuleSet, SourceFile};
 
 const VERIFIER: &str = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$\
     WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
@@ -20,7 +20,7 @@ fn login(user: &str, address: Option<&str>) -> Login {
         database: "shop".to_owned(),
         address: address.map(|text| text.parse().unwrap()),
         application: String::new(),
-        asserted: Asserted::default(),
+        credential: Credential::default(),
     }
 }
 
@@ -71,11 +71,13 @@ fn a_verifier_belongs_to_one_user_and_is_never_shown() {
 #[test]
 fn what_a_proof_asserts_counts_as_one_more_entry() {
     let set =
-        compiled("  - {user: app, roles: [a], attributes: {tenant: one, region: eu}}\n").unwrap();
-    let mut login = login("app", None);
-    login.asserted.roles.insert("b".into());
-    login.asserted.attributes.insert("tenant".into(), "two".into());
-    login.asserted.attributes.insert("team".into(), "x".into());
+        compiled("  - {user: app, roles: [a], attributes: {tenant: one, region: eu}}\nclaims: {roles: b, attributes: [tenant, team]}\n").unwrap();
+    let asserted = Asserted {
+        roles: ["b".into()].into(),
+        attributes: [("tenant".into(), "two".into()), ("team".into(), "x".into())].into(),
+    };
+    let credential = Credential::Token(Arc::new(asserted));
+    let login = Login { credential, ..login("app", None) };
     let identity = set.identify(login);
     assert_eq!(identity.roles, ["a".into(), "b".into()]);
     let attributes: Vec<_> = identity.attributes.iter().map(|(k, v)| format!("{k}={v}")).collect();

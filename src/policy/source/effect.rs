@@ -315,7 +315,7 @@ fn limit(node: &Node, problems: &mut Problems) -> Option<Rate> {
 }
 
 /// `500/s`, `100/10s`, `60/min`, `1000/h`, `20000/day`.
-fn rate_of(text: &str) -> Result<(u32, u64), String> {
+pub(crate) fn rate_of(text: &str) -> Result<(u32, u64), String> {
     let wrong = || format!("`{text}` is not a rate such as `500/s`, `100/10s`, `60/min`, `1000/h`");
     let (count, window) = text.split_once('/').ok_or_else(wrong)?;
     let count: u32 = count.trim().parse().map_err(|_not_a_number| wrong())?;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::analysis::Analyzer;
 use crate::event::Now;
-use crate::policy::{Asserted, Login, SourceFile, Throttles};
+use crate::policy::{Login, SourceFile, Throttles};
 
 const RULES: &str = "
 version: 1
@@ -50,7 +50,7 @@ impl World {
             database: "shop".into(),
             address: None,
             application: String::new(),
-            asserted: Asserted::default(),
+            credential: crate::policy::Credential::default(),
         };
         let class = self.rules.set.classify(self.rules.set.identify(login));
         let path = SearchPath::Known(path.iter().map(|name| Arc::from(*name)).collect());

@@ -11,7 +11,7 @@ use super::scram::server::{Binding, Stored};
 use super::scram::{self, Learned};
 use super::{Call, Denied, Journal, PgConfig, State};
 use crate::facts::{Certainty, Facts, SettingChange};
-use crate::policy::{Asserted, Decision, DenyReason, Login as PolicyLogin};
+use crate::policy::{Credential, Decision, DenyReason, Login as PolicyLogin};
 use crate::session::auth::{
     Asked, Attempt, ChannelBinding, Chosen, Grant, LookedUp, Method, Proof, Reply, Request, Scram,
     StoredIn, Transport, certificate_names, local_names,
@@ -75,7 +75,7 @@ impl Candidate {
             database,
             address,
             application,
-            asserted: Asserted::default(),
+            credential: Credential::default(),
         };
         Ok(Self { startup, login, transport, tls, local, chosen, method })
     }
@@ -247,7 +247,7 @@ impl Candidate {
     /// The proof holds: lets the client in, unless the identities are against it, and asks for the
     /// account to log in with at the server.
     pub(super) fn granted(mut self, call: &mut Call<'_>, proven: Proven) -> State {
-        let Proven { grant: Grant { asserted, subject }, last_word, learned } = proven;
+        let Proven { grant: Grant { credential, subject }, last_word, learned } = proven;
         if let Err(not) = call.turn.rules.set.admit(&self.login, call.turn.now.wall_us) {
             return refuse_proof(call, &self, not.reason());
         }
@@ -257,7 +257,7 @@ impl Candidate {
             out.encode(|out| message::authentication_sasl_final(out, &last_word));
         }
         call.out.to_client.encode(message::authentication_ok);
-        self.login.asserted = asserted;
+        self.login.credential = credential;
         call.journal.amend(|record| record.subject = subject);
         let attempt = self.attempt();
         let scope = match self.identified(call) {

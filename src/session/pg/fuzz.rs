@@ -11,7 +11,7 @@ use crate::analysis::sql::{self, Predicates};
 use crate::analysis::{Analyzer, Catalog, SearchPath};
 use crate::event::Now;
 use crate::facts::Certainty;
-use crate::policy::{Decision, IdentityClass, Login, RuleSet, SourceFile, Throttles};
+use crate::policy::{Credential, Decision, IdentityClass, Login, RuleSet, SourceFile, Throttles};
 use crate::session::auth::{Authentication, LookedUp, Reply, Request};
 use crate::session::gate::{ActiveRules, PlanCache};
 use crate::session::{
@@ -87,7 +87,7 @@ impl World {
             database: "shop".to_owned(),
             address: None,
             application: String::new(),
-            asserted: Default::default(),
+            credential: Credential::default(),
         };
         self.rules.set.classify(self.rules.set.identify(login))
     }
@@ -202,7 +202,9 @@ impl<'a> Run<'a> {
                         random: [5; 18],
                         looked_up: LookedUp::NotAsked,
                     })),
-                    _ => continue,
+                    Request::Password { .. } | Request::Account(_) | Request::Derive { .. } => {
+                        continue;
+                    }
                 },
                 Effect::Connect => {
                     self.connects += 1;
