@@ -31,7 +31,7 @@ fn copy_by_messages(sql: &str) -> Vec<u8> {
 fn read_to(raw: &mut Raw, tag: u8) -> String {
     let mut sequence = String::new();
     loop {
-        let message = raw.read().expect("the session goes on");
+        let Some(message) = raw.read() else { panic!("the session ended: {sequence}") };
         sequence.push(char::from(message.tag));
         if message.tag == tag {
             return sequence;
@@ -46,7 +46,7 @@ fn to_the_last(raw: &mut Raw) -> String {
         let reply = raw.reply();
         assert_ne!(reply.status, 0, "the session goes on: {sequence}");
         sequence += &reply.sequence;
-        if reply.rows.first().is_some_and(|row| row[0].as_deref() == Some(b"last")) {
+        if reply.rows.iter().flatten().any(|value| value.as_deref() == Some(b"last")) {
             return sequence;
         }
     }
