@@ -30,13 +30,13 @@ fn copy_by_messages(sql: &str) -> Vec<u8> {
 
 fn read_to(raw: &mut Raw, tag: u8) -> String {
     let mut sequence = String::new();
-    loop {
-        let Some(message) = raw.read() else { panic!("the session ended: {sequence}") };
+    while let Some(message) = raw.read() {
         sequence.push(char::from(message.tag));
         if message.tag == tag {
-            return sequence;
+            break;
         }
     }
+    sequence
 }
 
 /// Replies up to that of `select 'last'`, as their letters.
