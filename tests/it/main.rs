@@ -34,6 +34,7 @@ mod client_tls;
 mod complaints;
 #[cfg(test)]
 mod config;
+mod copying;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]

@@ -83,6 +83,9 @@ impl Ready {
         if head.len > kind.bytes_max() {
             return Err(WireError::TooLong);
         }
+        if let Some(handled) = self.copy_gate(call, kind, (head, input)) {
+            return Ok(handled);
+        }
         if self.skip != Skip::No && !matches!(kind, Frontend::Sync | Frontend::Terminate) {
             return Ok(self.drop_message(head, input));
         }
@@ -415,9 +418,11 @@ impl Ready {
             return;
         }
         call.out.to_server.take_from(input, head.len);
-        if self.copy_in {
-            return;
-        }
+        self.sync_expected();
+    }
+
+    /// A Sync was forwarded.
+    pub(super) fn sync_expected(&mut self) {
         self.batch_open = false;
         self.pending.push(Expect::Sync(self.batch));
         self.batch += 1;
@@ -426,8 +431,7 @@ impl Ready {
     fn copy_end(&mut self, call: &mut Call<'_>, head: Head, input: &mut BytesMut) {
         call.out.to_server.take_from(input, head.len);
         // The mark is for a COPY the server has not begun yet.
-        let begun = std::mem::replace(&mut self.copy_in, false);
-        if !begun && !self.pending.is_empty() {
+        if !self.copy_ends() && !self.pending.is_empty() {
             self.pending.push(Expect::CopyEnd);
         }
     }

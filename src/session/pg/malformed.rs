@@ -27,7 +27,11 @@ impl Ready {
         match Frontend::from_tag(head.tag) {
             // It ends the skipping of a batch whatever is wrong with it. A server that skips, too,
             // has to see it to stop: its frame is harmless, and the server says what we would.
-            Ok(Frontend::Sync) if self.skip == Skip::ForwardSync => {
+            // So has one that may have begun to skip without our knowing yet.
+            Ok(Frontend::Sync)
+                if self.skip == Skip::ForwardSync
+                    || self.skip == Skip::No && (self.batch_open || !self.pending.is_empty()) =>
+            {
                 self.sync(call, head, input);
                 return Handled::Yes;
             }

@@ -32,6 +32,7 @@ mod admission;
 mod catalog_load;
 mod challenge;
 mod client;
+mod copying;
 mod fastpath;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::catalog_load::Injected;
 use super::statements::{Portal, Prepared};
 use crate::analysis::sql::SessionEffect;
+use crate::facts::Verb;
 use crate::session::gate::Plan;
 
 /// One reply that is waited for.
@@ -144,9 +145,30 @@ impl Expect {
     }
 }
 
+/// Whether a statement asks the client for copy data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CopyIn {
+    /// There is no COPY FROM STDIN in it.
+    Never,
+    /// It will, unless it fails.
+    Awaited,
+    /// It did, and it does so once.
+    Begun,
+}
+
+impl CopyIn {
+    pub(super) fn of(plan: &Plan, extended: bool) -> Self {
+        // A text of the extended protocol is one statement; one of the other may hold both kinds.
+        let from_client = !extended || !plan.has(Verb::CopyServerFile);
+        if plan.has(Verb::CopyFrom) && from_client { Self::Awaited } else { Self::Never }
+    }
+}
+
 /// A statement that was forwarded and has not completed.
 #[derive(Debug)]
 pub(super) struct InFlight {
+    /// Its COPY FROM STDIN.
+    pub copy_in: CopyIn,
     /// What was decided.
     pub plan: Arc<Plan>,
     /// Number of its decision event.
@@ -183,6 +205,8 @@ pub(super) struct Pending {
     path_moves: usize,
     /// Statements the server is done with: of the client's and of ours.
     done: u64,
+    /// The server completed something of the head, or failed it.
+    answered: bool,
 }
 
 impl Pending {
@@ -215,6 +239,7 @@ impl Pending {
 
     pub(super) fn pop(&mut self) -> Option<Expect> {
         let expect = self.queue.pop_front()?;
+        self.answered = false;
         self.path_moves -= usize::from(expect.moves_path());
         self.done += u64::from(expect.is_statement());
         Some(expect)
@@ -277,26 +302,45 @@ impl Pending {
         let end = sync.unwrap_or(self.queue.len());
         let mut skipped: Vec<Expect> = self.queue.drain(..end).collect();
         skipped.reverse();
+        self.answered = false;
         self.path_moves -= skipped.iter().filter(|expect| expect.moves_path()).count();
         // Whatever failed, the next thing the server does has its own time.
         self.done += 1;
         (skipped, sync.is_some())
     }
 
-    /// The server entered COPY IN for the head: until CopyDone or CopyFail it reads and ignores
-    /// Sync. Returns whether the client has already sent the end of the COPY, which is used up: a
-    /// second COPY of the same text waits for an end of its own.
-    pub(super) fn copy_in_started(&mut self) -> bool {
+    /// The head got what an answer cannot be without.
+    pub(super) fn answered(&mut self) {
+        self.answered = true;
+    }
+
+    pub(super) fn is_answered(&self) -> bool {
+        self.answered
+    }
+
+    /// Whether it is open what the server does with messages behind the last one: it may begin a
+    /// COPY, or another one of the same text.
+    pub(super) fn awaits_copy(&self) -> bool {
+        match self.queue.iter().rev().find(|expect| !matches!(expect, Expect::CopyEnd)) {
+            Some(Expect::Query(flight)) => flight.copy_in != CopyIn::Never,
+            Some(Expect::Execute(flight)) => flight.copy_in == CopyIn::Awaited,
+            _ => false,
+        }
+    }
+
+    /// The server begins the COPY of the head. Returns whether the client has already sent its
+    /// end, which is used up: a second COPY of the same text waits for an end of its own. `None`:
+    /// it has none to begin.
+    pub(super) fn copy_begins(&mut self) -> Option<bool> {
+        match self.queue.front_mut() {
+            Some(Expect::Query(flight)) if flight.copy_in != CopyIn::Never => {}
+            Some(Expect::Execute(flight)) if flight.copy_in == CopyIn::Awaited => {
+                flight.copy_in = CopyIn::Begun;
+            }
+            _ => return None,
+        }
         let end = self.queue.iter().position(|expect| matches!(expect, Expect::CopyEnd));
-        let limit = end.unwrap_or(self.queue.len());
-        let mut index = 0;
-        self.queue.retain(|expect| {
-            let ignored = index < limit && matches!(expect, Expect::Sync(_));
-            let used = index == limit;
-            index += 1;
-            !ignored && !used
-        });
-        end.is_some()
+        Some(end.and_then(|index| self.queue.remove(index)).is_some())
     }
 }
 
@@ -317,6 +361,7 @@ mod tests {
         };
         let plan = Plan { effects: vec![effect], ..Plan::of_refusal(refusal, 0) };
         InFlight {
+            copy_in: CopyIn::Never,
             plan: Arc::new(plan),
             decision: 0,
             generation: 0,
@@ -333,7 +378,7 @@ mod tests {
         }
     }
 
-    /// Replies from one letter each: `Q`uery, `E`xecute, `m`ove of the path, `e`nd of a
+    /// Replies from one letter each: `Q`uery, `E`xecute, those of a COPY (`K`, `C`), `m`ove of the path, `e`nd of a
     /// transaction, `S`ync, `c`opy end, `D`escribe.
     fn pending(letters: &str) -> Pending {
         let mut pending = Pending::default();
@@ -343,6 +388,14 @@ mod tests {
                 'E' => Expect::Execute(flight(SessionEffect::None, true)),
                 'm' => Expect::Execute(flight(SessionEffect::SearchPathUncertain, true)),
                 'e' => Expect::Execute(flight(SessionEffect::EndTransaction, true)),
+                'C' => Expect::Execute(InFlight {
+                    copy_in: CopyIn::Awaited,
+                    ..flight(SessionEffect::None, true)
+                }),
+                'K' => Expect::Query(InFlight {
+                    copy_in: CopyIn::Awaited,
+                    ..flight(SessionEffect::None, false)
+                }),
                 'S' => Expect::Sync(0),
                 'c' => Expect::CopyEnd,
                 'D' => Expect::Describe(None),
@@ -354,7 +407,9 @@ mod tests {
 
     fn letters(queue: impl IntoIterator<Item = Expect>) -> String {
         let letter = |expect: Expect| match expect {
+            Expect::Query(flight) if flight.copy_in != CopyIn::Never => 'K',
             Expect::Query(_) => 'Q',
+            Expect::Execute(flight) if flight.copy_in != CopyIn::Never => 'C',
             Expect::Execute(flight) => match flight.plan.effects.as_slice() {
                 [SessionEffect::SearchPathUncertain] => 'm',
                 [SessionEffect::EndTransaction] => 'e',
@@ -393,20 +448,39 @@ mod tests {
     }
 
     #[test]
-    fn copy_in_ignores_syncs_up_to_its_end() {
+    fn a_copy_is_awaited_until_it_begins_and_uses_up_its_end() {
         let cases = [
-            ("E", "E", false),
-            ("ES", "E", false),
-            ("ESScS", "ES", true),
-            ("EcS", "ES", true),
-            ("EcSQcS", "ESQcS", true),
-            ("QS", "Q", false),
+            ("E", false, None, "E"),
+            ("EC", true, None, "EC"),
+            ("C", true, Some(false), "C"),
+            ("Cc", true, Some(true), "C"),
+            ("Ccc", true, Some(true), "Cc"),
+            ("K", true, Some(false), "K"),
         ];
-        for (before, after, ended) in cases {
+        for (before, awaited, ended, after) in cases {
             let mut pending = pending(before);
-            assert_eq!(pending.copy_in_started(), ended, "{before}");
+            assert_eq!(pending.awaits_copy(), awaited, "{before}");
+            assert_eq!(pending.copy_begins(), ended, "{before}");
             assert_eq!(letters(pending.queue), after, "{before}");
         }
+        for (before, again, awaited) in [("C", None, false), ("K", Some(false), true)] {
+            let mut pending = pending(before);
+            pending.copy_begins();
+            assert_eq!(pending.awaits_copy(), awaited, "{before}");
+            assert_eq!(pending.copy_begins(), again, "{before}");
+        }
+    }
+
+    #[test]
+    fn what_was_answered_is_forgotten_with_its_head() {
+        let mut queue = pending("QQ");
+        queue.answered();
+        assert!(queue.is_answered());
+        queue.pop();
+        assert!(!queue.is_answered());
+        queue.answered();
+        queue.skip_to_sync();
+        assert!(!queue.is_answered());
     }
 
     #[test]

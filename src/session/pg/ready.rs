@@ -11,8 +11,9 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::catalog_load::{Injected, Purpose};
+use super::copying::Copying;
 use super::fastpath::Fastpath;
-use super::pending::{Expect, InFlight, Pending};
+use super::pending::{CopyIn, Expect, InFlight, Pending};
 use super::refusals::{cursor_outdated, portal_of_bind, too_many_statements, unknown_statement};
 use super::scope::ScopeTracker;
 use super::statements::{Names, Prepared};
@@ -50,8 +51,8 @@ pub(super) struct Ready {
     pub(super) flushed: bool,
     /// After a refusal in the extended protocol.
     pub(super) skip: Skip,
-    /// The server reads copy data; Sync is not answered until the client ends it.
-    pub(super) copy_in: bool,
+    /// What the server does with messages on account of a COPY FROM STDIN.
+    pub(super) copying: Copying,
     /// Bytes of a long client message still to be passed on (or dropped, while skipping).
     pub(super) client_remaining: Remaining,
     /// Bytes of a long server message still to be passed on.
@@ -208,7 +209,7 @@ impl Ready {
             portals: 0,
             flushed: false,
             skip: Skip::No,
-            copy_in: false,
+            copying: Copying::default(),
             client_remaining: Remaining::Pass(0),
             server_remaining: 0,
             injected: 0,
@@ -266,7 +267,10 @@ impl Ready {
     }
 
     pub(super) fn wants_client(&self) -> bool {
-        self.injected == 0 && !self.closing && self.pending.len() < self.config.pending_replies_max
+        self.injected == 0
+            && !self.closing
+            && !self.holds_for_copy()
+            && self.pending.len() < self.config.pending_replies_max
     }
 
     pub(super) fn server_said_fatal(&self) -> bool {
@@ -484,6 +488,7 @@ impl Ready {
         let decision = journal.push(turn.now, kind, out);
         journal.owed += 1;
         InFlight {
+            copy_in: CopyIn::of(&plan, extended),
             plan,
             decision,
             generation,

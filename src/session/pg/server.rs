@@ -118,6 +118,9 @@ impl Ready {
                 flight.streamed_rows += 1;
             }
         }
+        if kind == Backend::FunctionCallResponse {
+            self.pending.answered();
+        }
     }
 
     fn frame(
@@ -137,7 +140,7 @@ impl Ready {
             Backend::NoticeResponse => return Ok(self.notice(body)),
             Backend::ErrorResponse => return self.error(call, body),
             Backend::ReadyForQuery => return self.ready(call, head, body),
-            Backend::CopyInResponse => self.copy_in = !self.pending.copy_in_started(),
+            Backend::CopyInResponse => self.copy_begins(head)?,
             // Replication only.
             Backend::CopyBothResponse
             | Backend::Authentication
@@ -176,10 +179,11 @@ impl Ready {
                 injected.row(body)?;
                 return Ok(Fate::Drop);
             }
-            (
-                Some(Expect::Injected(_)),
-                Backend::RowDescription | Backend::CommandComplete | Backend::EmptyQueryResponse,
-            ) => return Ok(Fate::Drop),
+            (Some(Expect::Injected(_)), Backend::RowDescription) => return Ok(Fate::Drop),
+            (Some(Expect::Injected(_)), Backend::CommandComplete | Backend::EmptyQueryResponse) => {
+                self.pending.answered();
+                return Ok(Fate::Drop);
+            }
             (Some(Expect::Swallow), Backend::CloseComplete)
             | (Some(Expect::Parse { own: true, .. }), Backend::ParseComplete) => {
                 self.pending.pop();
@@ -197,6 +201,7 @@ impl Ready {
                 let effect = complete_statement(flight, body);
                 let prepared = flight.prepares.clone();
                 self.pending.step();
+                self.pending.answered();
                 self.apply(call.turn, effect, prepared, body);
                 false
             }
@@ -212,7 +217,10 @@ impl Ready {
                 true
             }
             (Some(Expect::Execute(_)), Backend::EmptyQueryResponse) => true,
-            (Some(Expect::Query(_)), Backend::EmptyQueryResponse) => false,
+            (Some(Expect::Query(_)), Backend::EmptyQueryResponse) => {
+                self.pending.answered();
+                false
+            }
             (Some(Expect::Query(flight)), Backend::RowDescription)
             | (
                 Some(Expect::Query(flight) | Expect::Execute(flight)),
@@ -277,7 +285,7 @@ impl Ready {
     fn ready(&mut self, call: &mut Call<'_>, head: Head, body: &[u8]) -> Result<Fate, WireError> {
         let &[status @ (b'I' | b'T' | b'E')] = body else { return Err(WireError::BadField) };
         self.status = status;
-        self.copy_in = false;
+        self.copy_ends();
         self.overdue = false;
         let failed = std::mem::take(&mut self.batch_failed);
         let batch = match self.pending.head() {
@@ -291,6 +299,13 @@ impl Ready {
             self.scope.settle();
             self.transaction_ended(call.turn, !failed);
             self.names.transaction_ended(batch);
+        }
+        // A ReadyForQuery that nothing went before is not this statement's: were it taken for it,
+        // every later reply would be taken for another's.
+        let needs_answer =
+            matches!(self.pending.head(), Some(Expect::Query(_) | Expect::Injected(_)));
+        if needs_answer && !self.pending.is_answered() {
+            return Err(WireError::UnexpectedMessage(head.tag));
         }
         match self.pending.pop() {
             Some(Expect::Query(flight)) => {
@@ -334,7 +349,8 @@ impl Ready {
         let code = sqlstate(body);
         let overdue = code == *b"57014" && self.overdue && !scrub::ends_session(body);
         self.batch_failed = true;
-        self.copy_in = false;
+        self.pending.answered();
+        let misplaced = self.copy_fails(body, call.out);
         self.fatal_seen |= scrub::ends_session(body);
         let plan = self.pending.head().and_then(|expect| expect.plan().map(Arc::clone));
         // Errors of parse analysis come before the first row is described, or before Execute.
@@ -381,6 +397,9 @@ impl Ready {
         };
         if extended {
             self.skip_batch(call, code);
+        }
+        if let Some(reply) = misplaced {
+            return Ok(Fate::Replace(reply));
         }
         if overdue {
             return Ok(Fate::Replace(statement_timeout(&call.journal.request_id())));
