@@ -36,6 +36,9 @@ pub(crate) use certificates::{Certificate, Certificates};
 pub use compile::{CASE_TEXT_KEY, catalog, compile, default_path, impossible, predicates};
 pub use files::Files;
 
+/// Says why the configuration does not fit a rule set, if it does not.
+pub(crate) type Fits = dyn Fn(&RuleSet) -> Result<(), String> + Send + Sync;
+
 /// What the reloader needs of the process.
 pub(crate) struct Surroundings {
     /// Name and catalogs of each datasource.
@@ -47,7 +50,7 @@ pub(crate) struct Surroundings {
     /// Where the record of a reload goes.
     pub(crate) audit: Queue,
     /// Whether rules go with the configuration the process runs with.
-    pub(crate) fits: Box<dyn Fn(&RuleSet) -> Result<(), String> + Send + Sync>,
+    pub(crate) fits: Box<Fits>,
     /// Time.
     pub(crate) now: Box<dyn Fn() -> Now + Send + Sync>,
 }

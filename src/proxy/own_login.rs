@@ -207,7 +207,7 @@ mod tests {
     async fn heard(tls: Option<TlsPeer>) -> Vec<u8> {
         let (ours, mut server) = tokio::io::duplex(4096);
         let login = OwnLogin { user: "app", password: Some(b"hunter2"), application: "test" };
-        let asks = tokio::spawn(async move {
+        let asks = async move {
             // Who gives no password may be gone already.
             let _ = server.write_all(b"R\0\0\0\x08\0\0\0\x03").await;
             let mut heard = vec![0; 4096];
@@ -220,11 +220,11 @@ mod tests {
             }
             heard.truncate(end);
             heard
-        });
+        };
         let dialed = Dialed { stream: ours, tls, place: Place::default() };
-        let outcome = login.query_on(dialed, "postgres", "select 1").await;
+        let (heard, outcome) = tokio::join!(asks, login.query_on(dialed, "postgres", "select 1"));
         assert!(outcome.is_err());
-        asks.await.unwrap()
+        heard
     }
 
     #[tokio::test]

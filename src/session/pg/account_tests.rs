@@ -184,7 +184,7 @@ fn passwords_go_out_where_nobody_listens() {
     let mut trusted = login(AccountProof::Nothing, plain());
     assert_eq!(trusted.authentication(&asks(0, b""), &mut out), Ok(Next::Authenticated));
     // The example of the protocol's documentation: md5(md5(password + user) + salt).
-    let mut md5 = login(password(), plain());
+    let mut md5 = login(password(), ServerLeg { tls: None, local: true });
     assert_eq!(md5.authentication(&asks(5, b"abcd"), &mut out), Ok(Next::Wait));
     let answer = sent(&mut out);
     assert!(

@@ -208,7 +208,7 @@ impl<'a> Run<'a> {
                 },
                 Effect::Connect => {
                     self.connects += 1;
-                    Answer::Connected { secret: [7; SECRET_BYTES], tls: None }
+                    Answer::Connected { secret: [7; SECRET_BYTES], tls: None, local: true }
                 }
                 Effect::Close | Effect::Cancel { .. } => {
                     self.closing = true;
