@@ -109,3 +109,14 @@ fn a_statement_in_the_middle_of_a_copy_is_not_executed() {
     assert_eq!(raw.reply().code(), "08P01");
     assert_eq!(raw.query("select count(*) from numbers").value(), "0");
 }
+
+#[test]
+fn a_malformed_sync_behind_a_batch_that_fails_is_answered() {
+    let scene = Scene::new();
+    let mut raw = Raw::login(scene.proxy.address(), "app");
+    let failing = [parse("", "select 1/0"), bind("", "", &[], false), execute("", 0)].concat();
+    raw.send_bytes(&[failing, frame(b'S', b"x")].concat());
+    let reply = raw.reply();
+    assert_eq!((reply.code(), reply.status), ("22012", b'I'));
+    assert_eq!(raw.query("select 'in step'").value(), "in step");
+}

@@ -14,6 +14,7 @@ use super::ready::{Ready, Skip};
 use super::refusals::malformed_message;
 use crate::session::gate::Plan;
 use crate::wire::pg::frame::{Frontend, Head};
+use crate::wire::pg::message;
 
 impl Ready {
     pub(super) fn malformed(
@@ -27,13 +28,18 @@ impl Ready {
         match Frontend::from_tag(head.tag) {
             // It ends the skipping of a batch whatever is wrong with it. A server that skips, too,
             // has to see it to stop: its frame is harmless, and the server says what we would.
-            // So has one that may have begun to skip without our knowing yet.
-            Ok(Frontend::Sync)
-                if self.skip == Skip::ForwardSync
-                    || self.skip == Skip::No && (self.batch_open || !self.pending.is_empty()) =>
-            {
+            Ok(Frontend::Sync) if self.skip == Skip::ForwardSync => {
                 self.sync(call, head, input);
                 return Handled::Yes;
+            }
+            // The server may have begun to skip without our knowing yet: only a Sync ends that.
+            Ok(Frontend::Sync)
+                if self.skip == Skip::No && (self.batch_open || !self.pending.is_empty()) =>
+            {
+                self.refuse_extended(call, &plan, &refusal);
+                self.skip = Skip::No;
+                call.out.to_server.encode(|out| message::framed(out, b'S', |_| {}));
+                self.sync_expected();
             }
             Ok(Frontend::Sync) => {
                 self.skip = Skip::No;
