@@ -9,7 +9,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 
 use super::files::{self, Part, Problem};
-use super::verify::{AnyCertificate, SignedCertificate};
+use super::verify::Lenient;
 use super::watched::{Contents, Source, Watched};
 use super::{ALPN, certificate, provider};
 use crate::session::TlsPeer;
@@ -141,9 +141,9 @@ pub fn https(authorities: &Authorities) -> Result<Arc<ClientConfig>, Problem> {
 impl ServerLeg {
     fn verifier(&self, contents: &Contents) -> Result<Arc<dyn ServerCertVerifier>, Problem> {
         Ok(match &self.verification {
-            Verification::None => Arc::new(AnyCertificate::new(provider())),
+            Verification::None => Arc::new(Lenient::new(None, provider())),
             Verification::Signed(authorities) => {
-                Arc::new(SignedCertificate::new(roots(authorities, contents)?, provider()))
+                Arc::new(Lenient::new(Some(roots(authorities, contents)?), provider()))
             }
             Verification::SignedAndNamed(authorities) => {
                 let roots = Arc::new(roots(authorities, contents)?);
