@@ -31,6 +31,7 @@ pub mod jwks;
 pub mod jwt;
 pub mod key_source;
 pub mod key_use;
+pub(crate) mod origin;
 pub mod password;
 pub mod query;
 pub mod throttle;

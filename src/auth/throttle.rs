@@ -9,17 +9,19 @@
 //! Deliberately absent: delaying an answer while the connection waits, which would let failures
 //! hold client slots.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quick_cache::sync::Cache;
+
+use super::origin::Owner;
 
 /// Memory of failed logins, bounded.
 #[derive(Debug)]
 pub struct Throttle {
     bounds: Bounds,
-    pairs: Cache<(Box<str>, Origin), Arc<Mutex<Tally>>>,
-    origins: Cache<Origin, Arc<Mutex<Tally>>>,
+    pairs: Cache<(Box<str>, Owner), Arc<Mutex<Tally>>>,
+    origins: Cache<Owner, Arc<Mutex<Tally>>>,
 }
 
 /// From when on, and for how long, failures delay the next try.
@@ -39,15 +41,6 @@ impl Default for Bounds {
     fn default() -> Self {
         Self { free_per_user: 5, free_per_address: 50, delay_s: 1, delay_max_s: 60 }
     }
-}
-
-/// Where a client is, as coarse as one owner's addresses are: a /64 of IPv6 is one customer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Origin {
-    /// A Unix socket of this machine.
-    Local,
-    V4([u8; 4]),
-    V6([u8; 8]),
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +68,7 @@ impl Throttle {
     /// # Errors
     /// Seconds until it may.
     pub fn admit(&self, user: &str, address: Option<IpAddr>, now_us: u64) -> Result<(), u64> {
-        let origin = Origin::of(address);
+        let origin = Owner::of(address);
         let mut known_here = false;
         let mut wait_us = 0;
         if let Some(tally) = self.pairs.get(&(user.into(), origin)) {
@@ -95,7 +88,7 @@ impl Throttle {
     /// behind a shared address somebody else may have caused it, and somebody who guesses must not
     /// begin anew with every login of whom he guesses for.
     pub fn succeeded(&self, user: &str, address: Option<IpAddr>, now_us: u64) {
-        let tally = tally(&self.pairs, &(user.into(), Origin::of(address)));
+        let tally = tally(&self.pairs, &(user.into(), Owner::of(address)));
         let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
         let recent =
             tally.last_failure_us.filter(|at| now_us.saturating_sub(*at) < NOT_FORGIVEN_US);
@@ -108,7 +101,7 @@ impl Throttle {
 
     /// A proof did not hold.
     pub fn failed(&self, user: &str, address: Option<IpAddr>, now_us: u64) {
-        let origin = Origin::of(address);
+        let origin = Owner::of(address);
         for tally in [tally(&self.pairs, &(user.into(), origin)), tally(&self.origins, &origin)] {
             let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
             let forgotten =
@@ -126,21 +119,6 @@ impl Throttle {
         let delay_s = self.bounds.delay_s.saturating_mul(doubled).min(self.bounds.delay_max_s);
         last.saturating_add(delay_s.saturating_mul(SECOND_US)).saturating_sub(now_us)
     }
-}
-
-impl Origin {
-    fn of(address: Option<IpAddr>) -> Self {
-        match address.map(|address| address.to_canonical()) {
-            None => Self::Local,
-            Some(IpAddr::V4(address)) => Self::V4(address.octets()),
-            Some(IpAddr::V6(address)) => Self::V6(network(address)),
-        }
-    }
-}
-
-fn network(address: Ipv6Addr) -> [u8; 8] {
-    let [a, b, c, d, e, f, g, h, ..] = address.octets();
-    [a, b, c, d, e, f, g, h]
 }
 
 fn tally<K>(cache: &Cache<K, Arc<Mutex<Tally>>>, key: &K) -> Arc<Mutex<Tally>>

@@ -11,12 +11,14 @@
 //! A cancel request takes a login place only, so it gets through when every client place is taken.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+
+use crate::auth::origin::Owner;
 
 /// All places of the process.
 #[derive(Debug)]
@@ -31,10 +33,8 @@ pub(crate) struct Admissions {
 /// What one person can be expected to have one of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Origin {
-    /// An IPv4 address.
-    V4(Ipv4Addr),
-    /// A /64, the smallest network that is handed out: its owner can make up addresses in it.
-    V6([u16; 4]),
+    /// Whoever owns this address.
+    Address(Owner),
     /// A user of this machine, behind a Unix socket.
     User(u32),
 }
@@ -105,13 +105,7 @@ impl Admissions {
 
 impl From<IpAddr> for Origin {
     fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => Self::V4(v4),
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, ..] = v6.segments();
-                Self::V6([a, b, c, d])
-            }
-        }
+        Self::Address(Owner::of(Some(address)))
     }
 }
 

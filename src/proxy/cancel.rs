@@ -15,10 +15,12 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use dashmap::DashMap;
+use subtle::ConstantTimeEq as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
 
 use super::upstream::{Dial, Place};
+use crate::auth::origin::Owner;
 use crate::session::CancelKey;
 use crate::wire::pg::message;
 
@@ -117,7 +119,7 @@ impl CancelRegistry {
             return Err(Dropped::Throttled);
         }
         let candidates = self.keys.get(&key.pid).ok_or(Dropped::NoSession)?;
-        let found = candidates.iter().find(|held| same_secret(&held.ours.secret, &key.secret));
+        let found = candidates.iter().find(|held| bool::from(held.ours.secret.ct_eq(&key.secret)));
         let Some(held) = found else {
             drop(candidates);
             self.guesses.charge(from, mono_us);
@@ -178,12 +180,12 @@ fn heard(read: io::Result<usize>) -> io::Result<usize> {
 /// Wrong secrets by address: when the address's budget is whole again, microseconds of the
 /// monotonic clock.
 #[derive(Debug, Default)]
-struct Guesses(DashMap<Option<IpAddr>, u64>);
+struct Guesses(DashMap<Owner, u64>);
 
 impl Guesses {
     fn used_up(&self, from: Option<IpAddr>, mono_us: u64) -> bool {
         let budget_us = GUESS_COST_US.saturating_mul(GUESSES_AT_ONCE_MAX.saturating_sub(1));
-        let whole_us = self.0.get(&network(from)).map(|whole| *whole);
+        let whole_us = self.0.get(&Owner::of(from)).map(|whole| *whole);
         let full = || self.0.len() >= GUESSING_ADDRESSES_MAX;
         match whole_us {
             Some(whole_us) => whole_us.saturating_sub(mono_us) > budget_us,
@@ -197,26 +199,9 @@ impl Guesses {
     }
 
     fn charge(&self, from: Option<IpAddr>, mono_us: u64) {
-        let mut whole = self.0.entry(network(from)).or_insert(mono_us);
+        let mut whole = self.0.entry(Owner::of(from)).or_insert(mono_us);
         *whole = (*whole).max(mono_us).saturating_add(GUESS_COST_US);
     }
-}
-
-/// Whom a guess is charged to: whoever has one address of IPv6 has all of its /64.
-fn network(from: Option<IpAddr>) -> Option<IpAddr> {
-    from.map(|address| match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            let network = address.to_bits() & (u128::MAX << 64);
-            IpAddr::V6(network.into())
-        }
-    })
-}
-
-/// Compares in time that depends on the lengths only.
-fn same_secret(ours: &[u8], theirs: &[u8]) -> bool {
-    let difference = ours.iter().zip(theirs).fold(0u8, |sum, (a, b)| sum | (a ^ b));
-    ours.len() == theirs.len() && std::hint::black_box(difference) == 0
 }
 
 /// Connections to the server that only carry a cancel, at once: a storm of cancels may not use up
