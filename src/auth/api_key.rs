@@ -8,7 +8,6 @@
 //! nobody guesses 256 bits. Whatever is wrong with a key, the client is told the same; the reason
 //! goes to the audit trail. A prefix nobody has costs the same hash and the same comparison.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -16,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::event::Now;
+use crate::name::hex;
 use crate::policy::{Login, RuleSet, Throttles, is_prefix};
 
 /// A key that was just made. The only time it exists in the open.
@@ -130,11 +130,7 @@ impl NewKey {
         let prefix = random_text(PREFIX_ALPHABET, PREFIX_CHARS)?;
         let secret = random_text(SECRET_ALPHABET, SECRET_CHARS)?;
         let key = format!("{MARK}{prefix}_{secret}");
-        let mut sha256 = String::with_capacity(64);
-        for byte in Sha256::digest(key.as_bytes()) {
-            // Writing to a String cannot fail.
-            let _ = write!(sha256, "{byte:02x}");
-        }
+        let sha256 = hex(&Sha256::digest(key.as_bytes()));
         Ok(Self { key, prefix, sha256 })
     }
 }

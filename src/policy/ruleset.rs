@@ -10,7 +10,7 @@ use super::diagnostic::Span;
 use super::identity::{Identities, Identity, IdentityClass, Login, NotAdmitted};
 use super::rule::{CountedBy, Effect, Label, Rule};
 use super::verifier::ScramVerifier;
-use crate::name::RuleId;
+use crate::name::{RuleId, hex};
 
 /// A frozen, compiled rule set. Rules are sorted by id, so that nothing depends on files' order.
 #[derive(Debug, Default)]
@@ -171,13 +171,7 @@ impl FieldDigest {
     }
 
     pub(crate) fn hex(self) -> String {
-        use std::fmt::Write as _;
-        let mut text = String::with_capacity(64);
-        for byte in self.0.finalize() {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-        }
-        text
+        hex(&self.0.finalize())
     }
 
     fn first_half(self) -> [u8; 16] {

@@ -4,6 +4,7 @@ use super::Files;
 use crate::analysis::sql::{Predicates, analyze, check_mask};
 use crate::analysis::{AnalyzerLimits, Catalog, SearchPath};
 use crate::facts::Facts;
+use crate::name::hex;
 use crate::policy::{Case, CaseFailure, Diagnostic, Login, RuleSet, SourceFile, Span};
 use crate::session::gate::ActiveRules;
 
@@ -21,7 +22,7 @@ pub fn compile(
     if !failures.is_empty() {
         return Err(failures);
     }
-    let digest = files.digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex(&files.digest);
     Ok((ActiveRules { set, predicates, digest, generation }, warnings))
 }
 

@@ -15,6 +15,7 @@ use crate::analysis::sql::{self, CannotEnforce, Parsed, Predicates, Rewritten, S
 use crate::analysis::{AnalyzerLimits, Catalog, Dialect, SearchPath, Strings};
 use crate::event::{RecordedVerdict, StatementRecord};
 use crate::facts::{Certainty, Facts, Verb, Why};
+use crate::name::hex;
 use crate::policy::{Allowed, Decision, IdentityClass, Limit, RuleSet};
 use crate::session::Turn;
 
@@ -492,10 +493,6 @@ fn first_16(digest: &[u8]) -> [u8; 16] {
     let mut out = [0; 16];
     out.iter_mut().zip(digest).for_each(|(to, from)| *to = *from);
     out
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// 16 hex digits: the first eight bytes.

@@ -1,6 +1,5 @@
 //! What a certificate says: its names, its channel binding, its time.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use rustls_pki_types::CertificateDer;
@@ -11,6 +10,7 @@ use x509_parser::oid_registry::{Oid, asn1_rs::oid};
 use x509_parser::prelude::FromDer as _;
 use x509_parser::signature_algorithm::SignatureAlgorithm;
 
+use crate::name::hex;
 use crate::session::PeerCertificate;
 
 /// The names in a certificate that was verified.
@@ -103,14 +103,6 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
         return Some(IpAddr::from(four));
     }
     <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a text cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[derive(Clone, Copy)]

@@ -15,6 +15,7 @@ use md5::Md5;
 use super::Denied;
 use super::scram::client::{Binding, Challenged, Closing, Opening};
 use super::scram::{Keys, Learned, MECHANISM, MECHANISM_PLUS, ScramError};
+use crate::name::hex;
 use crate::session::auth::{Account, AccountFailure, AccountProof, Request, Secret};
 use crate::session::{Effect, Outbox, TlsPeer};
 use crate::wire::error::WireError;
@@ -313,14 +314,9 @@ fn what(error: ScramError) -> &'static str {
 }
 
 fn md5_hex(parts: &[&[u8]]) -> String {
-    use std::fmt::Write as _;
     let mut digest = Md5::new();
     parts.iter().for_each(|part| digest.update(part));
-    digest.finalize().iter().fold(String::with_capacity(32), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex(&digest.finalize())
 }
 
 /// Longest part of a server's message that is logged.
