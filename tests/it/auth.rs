@@ -3,7 +3,7 @@
 use std::process::Output;
 
 use crate::harness::{Portcullis, SOON, Setup, wait_until};
-use crate::pg::{Hba, PASSWORD, Postgres, expect_success, psql};
+use crate::pg::{Hba, PASSWORD, Postgres, check_accepted, check_refused, psql};
 use crate::raw::{GSSENC_REQUEST, Raw, SSL_REQUEST, startup_packet, untyped_packet};
 use crate::recorder::{Recorder, contains};
 
@@ -15,18 +15,6 @@ fn login(port: u16, user: &str, password: &str, sslmode: &str) -> Output {
         .args(["-Atq", "-c", "select current_user"])
         .output()
         .unwrap()
-}
-
-#[track_caller]
-fn check_accepted(output: &Output, user: &str) {
-    assert_eq!(expect_success(output, "login").trim(), user);
-}
-
-#[track_caller]
-fn check_refused(output: &Output, message: &str) {
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "logged in although it must not");
-    assert!(text.contains(message), "expected `{message}` in: {text}");
 }
 
 /// A datasource's `tls:` with a certificate made for this test.

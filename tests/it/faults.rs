@@ -116,11 +116,7 @@ fn terminate_drains() {
     let mut idle = Raw::login(proxy.address(), "app");
     let mut busy = Raw::login(proxy.address(), "app");
     busy.send_bytes(&query("select pg_sleep(2), 'done'"));
-    wait_until("the statement runs", SOON, || {
-        let sql = "select count(*) from pg_stat_activity where query like '%pg_sleep(2)%' \
-                   and usename = 'app'";
-        server.admin(sql).trim() == "1"
-    });
+    server.wait_for_statement("pg_sleep(2)");
     proxy.signal("TERM");
     // Idle sessions hear why and end; running statements finish; nobody new comes in.
     let told = idle.reply();

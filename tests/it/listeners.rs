@@ -172,11 +172,7 @@ fn whoever_only_connects_takes_nobodys_place() {
     assert_eq!(refused.code(), "53300");
     // A cancel needs no client's place.
     first.send_bytes(&query("select pg_sleep(20)"));
-    wait_until("the statement runs", SOON, || {
-        let sql = "select count(*) from pg_stat_activity where query like '%pg_sleep(20)%' \
-                   and usename = 'app'";
-        server.admin(sql).trim() == "1"
-    });
+    server.wait_for_statement("pg_sleep(20)");
     cancel(proxy.address(), first.key);
     assert_eq!(first.reply().code(), "57014");
     drop(second);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use crate::harness::{free_port, server_command, signal, wait_exit, wait_until};
+use crate::harness::{SOON, free_port, server_command, signal, wait_exit, wait_until};
 
 /// Password of every role in the template.
 pub(crate) const PASSWORD: &str = "pw-of-the-tests";
@@ -110,6 +110,17 @@ impl Postgres {
         expect_success(&output, sql)
     }
 
+    /// Waits until a statement of `app` that holds this text is known to the server.
+    pub(crate) fn wait_for_statement(&self, holds: &str) {
+        wait_until("the statement runs", SOON, || {
+            let sql = format!(
+                "select count(*) from pg_stat_activity where query like '%{holds}%' \
+                 and usename = 'app'"
+            );
+            self.admin(&sql).trim() == "1"
+        });
+    }
+
     /// Kills the server as a crash would, children included.
     pub(crate) fn crash(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -197,6 +208,20 @@ pub(crate) fn expect_success(output: &Output, what: &str) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// `select current_user` went through as this user.
+#[track_caller]
+pub(crate) fn check_accepted(output: &Output, user: &str) {
+    assert_eq!(expect_success(output, "login").trim(), user);
+}
+
+/// The login failed, and the client was told this.
+#[track_caller]
+pub(crate) fn check_refused(output: &Output, message: &str) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "logged in although it must not");
+    assert!(text.contains(message), "expected `{message}` in: {text}");
 }
 
 pub(crate) fn client_program(name: &str, port: u16, user: &str) -> Command {

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::{Output, Stdio};
 
 use crate::harness::{Portcullis, Setup, command, user_id};
-use crate::pg::{Hba, PASSWORD, Postgres, expect_success, psql};
+use crate::pg::{Hba, PASSWORD, Postgres, check_accepted, check_refused, expect_success, psql};
 use crate::pki::Authority;
 use crate::raw::{Fields, Raw, frame, startup_packet};
 use crate::recorder::{Recorder, contains};
@@ -17,18 +17,6 @@ fn login(port: u16, user: &str, password: &str) -> Output {
         .args(["-Atq", "-c", "select current_user"])
         .output()
         .unwrap()
-}
-
-#[track_caller]
-fn check_accepted(output: &Output, user: &str) {
-    assert_eq!(expect_success(output, "login").trim(), user);
-}
-
-#[track_caller]
-fn check_refused(output: &Output, message: &str) {
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "logged in although it must not");
-    assert!(text.contains(message), "expected `{message}` in: {text}");
 }
 
 /// What the server stores for a user.

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::mpsc;
 
-use crate::harness::{Portcullis, SOON, Setup, wait_until};
+use crate::harness::{Portcullis, SOON, Setup};
 use crate::pg::{PASSWORD, Postgres};
 use crate::pki::{Authority, Pair};
 use crate::raw::{CANCEL_REQUEST, Fields, Raw, SSL_REQUEST, cancel, query, untyped_packet};
@@ -136,11 +136,7 @@ fn nothing_of_a_session_its_cancel_or_the_catalog_login_is_in_plain_text() {
     let proxy = Portcullis::start(&setup);
     let mut raw = Raw::login(proxy.address(), "app");
     raw.send_bytes(&query("select pg_sleep(20)"));
-    wait_until("the statement runs", SOON, || {
-        let sql = "select count(*) from pg_stat_activity where query like '%pg_sleep(20)%' \
-                   and usename = 'app'";
-        server.admin(sql).trim() == "1"
-    });
+    server.wait_for_statement("pg_sleep(20)");
     cancel(proxy.address(), raw.key);
     assert_eq!(raw.reply().code(), "57014");
     let request = untyped_packet(SSL_REQUEST, &[]);
