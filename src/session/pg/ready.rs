@@ -135,8 +135,8 @@ impl Backend {
                 self.readable_encoding &= self.encoding == Encoding::Utf8;
             }
             b"standard_conforming_strings" => {
-                self.conforming_strings &= value == b"on";
                 let on = value == b"on";
+                self.conforming_strings &= on;
                 self.dialect.strings = if on { Strings::Standard } else { Strings::Escaped };
             }
             b"server_version" => {
@@ -365,14 +365,14 @@ impl Ready {
 
     /// What stands against a plan besides its own verdict.
     pub(super) fn vet(&mut self, turn: Turn<'_>, plan: &Plan) -> Result<(), Refusal> {
-        let unreadable = self.backend.unreadable();
         if let gate::Verdict::Refuse(refusal) = &plan.verdict {
             // That the session's encoding is another says more than that the text is not UTF-8.
             let wrong_bytes = refusal.code == gate::NOT_UTF8 && !self.backend.readable_encoding;
-            return Err(unreadable.filter(|_| wrong_bytes).unwrap_or_else(|| refusal.clone()));
+            let better = if wrong_bytes { self.backend.unreadable() } else { None };
+            return Err(better.unwrap_or_else(|| refusal.clone()));
         }
-        if let Some(refusal) = unreadable
-            && self.scope.class().concerned
+        if self.scope.class().concerned
+            && let Some(refusal) = self.backend.unreadable()
             && !plan.only_ends_or_sets()
         {
             return Err(refusal);
