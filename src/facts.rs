@@ -7,6 +7,12 @@ use std::sync::Arc;
 
 use crate::name::RelationPath;
 
+mod store;
+
+pub use store::{
+    ChannelMode, ChannelUse, CommandUse, Exposure, KeyMode, KeyUse, StoreFacts, Unnamed,
+};
+
 /// Everything policy may know about one text sent by a client (one or several statements).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -21,6 +27,8 @@ pub struct Facts {
     pub functions: Vec<FunctionUse>,
     /// Each session setting the text changes.
     pub settings: Vec<SettingChange>,
+    /// What a command of a key-value store is and touches.
+    pub store: StoreFacts,
 }
 
 impl Facts {
@@ -32,6 +40,7 @@ impl Facts {
             accesses: Vec::new(),
             functions: Vec::new(),
             settings: Vec::new(),
+            store: StoreFacts::default(),
         }
     }
 }

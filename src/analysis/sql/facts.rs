@@ -33,6 +33,7 @@ pub(super) fn facts(model: &Model<'_>, catalog: Option<&Catalog>) -> Facts {
         accesses,
         functions: model.functions.clone(),
         settings: model.settings.clone(),
+        store: crate::facts::StoreFacts::default(),
     }
 }
 

@@ -56,6 +56,7 @@ fn analyze(text: &str, _login: &Login) -> Facts {
         accesses: accesses.collect(),
         functions: Vec::new(),
         settings: Vec::new(),
+        store: crate::facts::StoreFacts::default(),
     }
 }
 

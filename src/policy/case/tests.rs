@@ -26,6 +26,7 @@ fn analyze(_text: &str, _login: &Login) -> Facts {
         accesses: vec![Access { relation: Arc::new(relation), mode: AccessMode::Read }],
         functions: Vec::new(),
         settings: Vec::new(),
+        store: crate::facts::StoreFacts::default(),
     }
 }
 

@@ -162,6 +162,7 @@ fn a_key_brings_its_roles_and_a_withdrawn_one_refuses_everything() {
             accesses: Vec::new(),
             functions: Vec::new(),
             settings: Vec::new(),
+            store: crate::facts::StoreFacts::default(),
         };
         let Decision::Deny(denial) = set.decide(&class, &facts) else { panic!("{what}: allowed") };
         assert!(denial.message.contains("withdrawn"), "{what}");

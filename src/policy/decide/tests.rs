@@ -78,6 +78,7 @@ fn facts(words: &str) -> Facts {
         accesses: Vec::new(),
         functions: Vec::new(),
         settings: Vec::new(),
+        store: crate::facts::StoreFacts::default(),
     };
     for word in words.split_whitespace() {
         let (kind, rest) = word.split_once(':').unwrap_or((word, ""));

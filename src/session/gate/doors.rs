@@ -61,5 +61,6 @@ fn facts(verb: Verb) -> Facts {
         accesses: Vec::new(),
         functions: Vec::new(),
         settings: Vec::new(),
+        store: crate::facts::StoreFacts::default(),
     }
 }

@@ -347,6 +347,7 @@ fn admit_parameters(
         accesses: Vec::new(),
         functions: Vec::new(),
         settings: settings.into_iter().map(change).collect(),
+        store: crate::facts::StoreFacts::default(),
     };
     match turn.rules.set.decide(scope.class(), &facts) {
         Decision::Deny(denial) if denial.reason == DenyReason::SideDoor => {
