@@ -9,6 +9,12 @@ use std::sync::Arc;
 use crate::facts::Relation;
 use crate::name::RuleId;
 
+mod json_path;
+mod keyed;
+
+pub use json_path::{JsonPath, JsonStep};
+pub use keyed::{Alphabet, Token};
+
 /// A mask function with its arguments. Data only: each protocol brings its own execution.
 ///
 /// Ordered from weakest to strongest: when two rules mask the same column with different
@@ -45,6 +51,12 @@ pub enum MaskFn {
         /// Leading digits kept: 6 or 8.
         bin: u8,
     },
+    /// Encrypts what belongs to an alphabet with a key, in the same length and alphabet.
+    FpeFf1(Alphabet),
+    /// A keyed digest in hexadecimal.
+    HashKeyed,
+    /// A keyed token, shorter than a digest and with the number of the key it was made with.
+    TokenHmac(Token),
     /// A fixed value, given as text and cast to the column's type.
     Constant(Box<str>),
     /// NULL.
@@ -73,6 +85,8 @@ impl Ord for MaskFn {
                 other.cmp(keep_domain)
             }
             (Self::PanBinLast4 { bin }, Self::PanBinLast4 { bin: other }) => other.cmp(bin),
+            (Self::FpeFf1(alphabet), Self::FpeFf1(other)) => alphabet.cmp(other),
+            (Self::TokenHmac(token), Self::TokenHmac(other)) => token.cmp(other),
             (Self::Constant(text), Self::Constant(other)) => text.cmp(other),
             (left, right) => left.strength().cmp(&right.strength()),
         }
@@ -94,8 +108,13 @@ impl MaskFn {
             Self::Partial { .. } => 2,
             Self::PartialEmail { .. } => 3,
             Self::PanBinLast4 { .. } => 4,
-            Self::Constant(_) => 5,
-            Self::Nullify => 6,
+            // A keyed mask shows no character, but which values are equal; the one that keeps the
+            // form shows the length as well.
+            Self::FpeFf1(_) => 5,
+            Self::HashKeyed => 6,
+            Self::TokenHmac(_) => 7,
+            Self::Constant(_) => 8,
+            Self::Nullify => 9,
         }
     }
 
@@ -107,8 +126,25 @@ impl MaskFn {
             Self::Partial { .. } => "partial",
             Self::PartialEmail { .. } => "partial_email",
             Self::PanBinLast4 { .. } => "pan_bin_last4",
+            Self::FpeFf1(_) => "fpe_ff1",
+            Self::HashKeyed => "hash_keyed",
+            Self::TokenHmac(_) => "token_hmac",
             Self::Constant(_) => "constant",
             Self::Nullify => "nullify",
+        }
+    }
+
+    /// Whether the function needs a key of the proxy's configuration.
+    pub fn needs_key(&self) -> bool {
+        match self {
+            Self::FpeFf1(_) | Self::HashKeyed | Self::TokenHmac(_) => true,
+            Self::TruncateDate(_)
+            | Self::Bucket { .. }
+            | Self::Partial { .. }
+            | Self::PartialEmail { .. }
+            | Self::PanBinLast4 { .. }
+            | Self::Constant(_)
+            | Self::Nullify => false,
         }
     }
 }
@@ -181,6 +217,10 @@ mod tests {
             MaskFn::PartialEmail { keep_domain: false },
             MaskFn::PanBinLast4 { bin: 8 },
             MaskFn::PanBinLast4 { bin: 6 },
+            MaskFn::FpeFf1(Alphabet::Digits),
+            MaskFn::HashKeyed,
+            MaskFn::TokenHmac(Token::new(26, "").unwrap()),
+            MaskFn::TokenHmac(Token::new(16, "").unwrap()),
             MaskFn::Constant("a".into()),
             MaskFn::Constant("b".into()),
             MaskFn::Nullify,

@@ -82,6 +82,10 @@ pub(super) fn sql(function: &MaskFn, value: &str, ty: &ColumnType) -> Result<Str
             Some(masked) => Ok(masked),
             None => impossible("needs a date or timestamp column"),
         },
+        // The key stays in the proxy: no expression of the server can hold it.
+        MaskFn::FpeFf1(_) | MaskFn::HashKeyed | MaskFn::TokenHmac(_) => {
+            impossible("needs a key that the server does not have; it works on values of keys only")
+        }
         MaskFn::Bucket { width: 0, .. } => impossible("needs a width above zero"),
         MaskFn::Bucket { width, offset } => match bucket(value, *width, *offset, ty) {
             Some(masked) => Ok(masked),

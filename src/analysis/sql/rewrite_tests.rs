@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::name::RuleId;
-use crate::obligation::{ColumnMask, DateUnit, Governance, MaskFn, RowFilter};
+use crate::obligation::{Alphabet, ColumnMask, DateUnit, Governance, MaskFn, RowFilter, Token};
 
 const DDL: &str = "
     CREATE TABLE c (id int PRIMARY KEY, t text, email text, n int);
@@ -259,6 +259,9 @@ fn masks_fit_their_types_or_are_refused_at_load() {
         ("a", bucket(0), false),
         ("f", bucket(10), true),
         ("v", bucket(10), false),
+        ("v", MaskFn::HashKeyed, false),
+        ("v", MaskFn::FpeFf1(Alphabet::Digits), false),
+        ("v", MaskFn::TokenHmac(Token::new(26, "").unwrap()), false),
         ("missing", MaskFn::Nullify, false),
     ];
     for (column, function, fits) in cases {
