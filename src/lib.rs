@@ -9,7 +9,8 @@
 pub mod facts;
 pub mod name;
 pub mod obligation;
-// Layer 1: rules and wire formats.
+// Layer 1: rules, masks and wire formats.
+pub mod mask;
 pub mod policy;
 pub mod wire;
 // Layer 2: understanding statements; the audit record.

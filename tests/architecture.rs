@@ -14,10 +14,11 @@ const LAYERS: &[(&str, u8, &[&str])] = &[
     ("facts", 0, &["name"]),
     ("obligation", 0, &["name", "facts"]),
     ("policy", 1, &["name", "facts", "obligation"]),
+    ("mask", 1, &["name", "facts", "obligation"]),
     ("wire", 1, &[]),
     ("analysis", 2, &["name", "facts", "obligation"]),
     ("event", 2, &["name", "facts", "obligation", "policy"]),
-    ("session", 3, &["name", "facts", "obligation", "policy", "wire", "analysis", "event"]),
+    ("session", 3, &["name", "facts", "obligation", "policy", "mask", "wire", "analysis", "event"]),
 ];
 
 /// Layer 4 may use everything below it and its own kind.
