@@ -16,6 +16,7 @@ use crate::name::RuleId;
 use crate::obligation::{JsonPath, MaskFn};
 
 mod date;
+mod fuzz;
 mod json;
 mod keyed;
 mod number;
@@ -23,6 +24,7 @@ mod number;
 mod tests;
 mod text;
 
+pub use fuzz::fuzz_mask;
 pub use keyed::MaskKey;
 
 /// What stands for a value that its function does not fit.

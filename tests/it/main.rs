@@ -50,6 +50,8 @@ mod limits;
 #[cfg(test)]
 mod listeners;
 #[cfg(test)]
+mod masks;
+#[cfg(test)]
 mod operator;
 #[cfg(test)]
 mod protocol;
