@@ -195,15 +195,14 @@ pub(super) fn check(
     reachable(&entries, problems);
     possible(&entries, leg, problems);
     serves_a_purpose(&entries, accounts.as_ref(), query.as_ref(), problems);
-    let decoy = decoy_secret(decoy, base, problems)?;
-    let logins = Logins {
-        accounts: accounts.map(|w| check_accounts(w, base, problems)).unwrap_or_default(),
-        query: query.and_then(|written| check_query(written, base, problems)),
-        issuers: entries.iter_mut().map(|entry| entry.issuer(base, problems)).collect(),
-        decoy,
-        ..Logins::default()
-    };
+    let decoy = decoy_secret(decoy, base, problems);
+    let accounts = accounts.map(|w| check_accounts(w, base, problems)).unwrap_or_default();
+    let query = query.and_then(|written| check_query(written, base, problems));
+    let issuers = entries.iter_mut().map(|entry| entry.issuer(base, problems)).collect();
     let entries = entries.into_iter().filter_map(|entry| checked(entry, problems)).collect();
+    // Last, so that the problems of everything else are told as well.
+    let decoy = decoy?;
+    let logins = Logins { accounts, query, issuers, decoy, ..Logins::default() };
     Some((Authentication { entries, decoy, iterations_max: 0 }, logins))
 }
 
