@@ -12,12 +12,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
+mod command;
 mod json;
 mod ocsf;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use ocsf::{Instance, SessionJson, StatementJson};
+pub use command::{CommandClass, CommandRecord, CommandRun, RecordedMask, RunResult, StoreError};
+pub use ocsf::{CommandJson, Instance, SessionJson, StatementJson};
 
 /// Wall-clock and monotonic time of one turn, taken once by the shell and passed as a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -293,6 +295,22 @@ pub enum EventKind {
         error: Option<[u8; 5]>,
         /// `true` when sent over the extended protocol.
         extended: bool,
+    },
+    /// Commands in a row were decided alike, before any byte of them was forwarded.
+    CommandsDecided {
+        /// Which.
+        run: CommandRun,
+        /// A limit that refused them, whatever the recorded verdict says.
+        limited_by: Option<crate::name::RuleId>,
+    },
+    /// What came of commands that were forwarded.
+    CommandsCompleted {
+        /// Which: all of those of the decision, or some.
+        run: CommandRun,
+        /// `number` of the decision event.
+        decision: u64,
+        /// What came of them.
+        result: RunResult,
     },
     /// A rule set was loaded or refused.
     Reload {

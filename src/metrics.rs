@@ -11,10 +11,11 @@ use prometheus::{
     Encoder, Gauge, Histogram, IntCounter, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
-use crate::event::{Event, EventKind, SessionRecord, StatementRecord};
+use crate::event::{CommandRun, Event, EventKind, RunResult, SessionRecord, StatementRecord};
 
 mod labels;
 mod registrar;
+mod store;
 #[cfg(test)]
 mod tests;
 
@@ -246,6 +247,16 @@ impl Metrics {
                     self.error(session, Source::of_server_error(code), code);
                 }
             }
+            EventKind::CommandsDecided { run, limited_by } => {
+                if let Some(datasource) = self.of_session(session) {
+                    datasource.commands(run, limited_by.is_some());
+                }
+            }
+            EventKind::CommandsCompleted { run, decision: _, result } => {
+                if let Some(datasource) = self.of_session(session) {
+                    datasource.commands_completed(run, *result);
+                }
+            }
             EventKind::Reload { .. }
             | EventKind::Lifecycle { .. }
             | EventKind::Operator { .. }
@@ -344,6 +355,29 @@ impl DatasourceMetrics {
         self.rows.inc_by(rows);
         if let Some(histogram) = self.durations.get(Command::of(statement).index()) {
             histogram.observe(seconds(duration_us));
+        }
+    }
+
+    /// Counts a run of commands that were decided alike.
+    fn commands(&self, run: &CommandRun, limited: bool) {
+        let decided = Decided::of_commands(&run.record, limited).index();
+        let command = Command::of_class(run.record.class).index();
+        self.requests.add(command * Decided::ALL.len() + decided, run.count);
+        if run.record.is_unknown() {
+            self.parse_failures.add(ParseFailure::Unsupported.index(), run.count);
+        }
+    }
+
+    /// A run is timed as one; its errors are put down to what the first of them was.
+    fn commands_completed(&self, run: &CommandRun, result: RunResult) {
+        let RunResult { failed, error, bytes: _, duration_us } = result;
+        let command = Command::of_class(run.record.class).index();
+        if let Some(histogram) = self.durations.get(command) {
+            histogram.observe(seconds(duration_us));
+        }
+        if let Some(error) = error {
+            let (source, class) = store::placed(error);
+            self.errors.add(source.index() * ErrorClass::ALL.len() + class.index(), failed);
         }
     }
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Every check and every test of the project: format, lints, docs, unit tests, and integration tests
-# against real PostgreSQL servers. Installs what is missing; what cannot be installed is an error,
-# because a check that did not run is not a check that passed.
+# against real PostgreSQL and Redis servers. Installs what is missing; what cannot be installed is an
+# error, because a check that did not run is not a check that passed.
 set -euo pipefail
 
 usage() {
   cat <<'TEXT'
 usage: tests/run.sh
 
-Installs what is missing (PostgreSQL, libclang, a C compiler, Python, Node.js; by apt, as root or
+Installs what is missing (PostgreSQL, Redis, libclang, a C compiler, Python, Node.js; by apt, as root or
 with sudo; the drivers under test from PyPI and npm), then runs every check and test, and ends with one line: N passed, N failed. A check that is no test
 (format, lints, documentation, scripts) counts as one.
 
@@ -35,7 +35,7 @@ main() {
       ;;
   esac
   cd "$root_dir"
-  require setpriv postgresql libclang compiler python3-venv nodejs
+  require setpriv postgresql redis-server libclang compiler python3-venv nodejs
   require_cargo
   work=$(mktemp -d "${TMPDIR:-/tmp}/portcullis-tests.XXXXXX")
   trap 'rm -rf "$work"' EXIT

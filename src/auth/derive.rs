@@ -28,7 +28,7 @@ impl Default for Derivation {
 }
 
 impl Derivation {
-    /// The salted password.
+    /// The salted password of an account of ours.
     pub async fn salted_password(
         &self,
         password: Secret,
@@ -46,15 +46,25 @@ impl Derivation {
         if let Some(known) = self.known.get(&key) {
             return Some(known);
         }
+        let salted = self.derive(password, salt, iterations).await?;
+        self.known.insert(key, salted);
+        Some(salted)
+    }
+
+    /// The same, keeping nothing: for passwords of clients, most of which may be guesses.
+    pub async fn derive(
+        &self,
+        password: Secret,
+        salt: Vec<u8>,
+        iterations: u32,
+    ) -> Option<[u8; 32]> {
         let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
         let work = move || {
             let salted = scram::salted_password(password.bytes(), &salt, iterations);
             drop(place);
             salted
         };
-        let salted = tokio::task::spawn_blocking(work).await.ok()?;
-        self.known.insert(key, salted);
-        Some(salted)
+        tokio::task::spawn_blocking(work).await.ok()
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Logins {
     pub query: Option<AuthQuery>,
     /// Issuers of tokens, by the place of their entry in `authentication`.
     pub issuers: Vec<Option<Arc<Issuer>>>,
+    /// What verifiers are made up from for users that do not exist.
+    pub decoy: [u8; 32],
 }
 
 /// Answers what the sessions of one datasource ask about logins.
@@ -75,14 +77,14 @@ impl Authenticator {
         (datasource, desk): (Arc<str>, Arc<KeyDesk>),
         rules: Arc<ArcSwap<ActiveRules>>,
     ) -> Self {
-        let Logins { bounds, accounts, query, issuers } = logins;
+        let Logins { bounds, accounts, query, issuers, decoy } = logins;
         Self {
             throttle: Throttle::new(bounds),
             accounts,
             stored: query.map(Stored::new),
             derivation: Derivation::default(),
             rules,
-            judge: Judge { datasource, issuers, desk },
+            judge: Judge { datasource, issuers, desk, decoy, derivation: Derivation::default() },
         }
     }
 

@@ -1,15 +1,18 @@
-//! Judging a password in clear text: an API key, or a token.
+//! Judging a password in clear text: a user's own, an API key, or a token.
 //!
 //! The session has seen to it that it came over TLS or a Unix socket. Whatever is wrong, the client
-//! is told what a wrong password is told; the word for it goes to the audit trail. Neither a key
-//! nor a token is ever logged or recorded: only a key's prefix and a token's subject are, and those
+//! is told what a wrong password is told; the word for it goes to the audit trail. No password, key
+//! or token is ever logged or recorded: only a key's prefix and a token's subject are, and those
 //! of nobody but who has proved to hold them.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
 
 use super::api_key;
+use super::derive::Derivation;
 use super::jwt::{self, Expectations, Holder, Refused};
 use super::key_source::KeySource;
 use super::key_use::KeyDesk;
@@ -17,6 +20,7 @@ use crate::event::Now;
 use crate::policy::{Credential, Login};
 use crate::session::auth::{Attempt, Grant, PasswordKind, Reply, Secret};
 use crate::session::gate::ActiveRules;
+use crate::session::pg::scram::{self, Keys};
 
 /// Whose tokens an entry of the configuration takes.
 #[derive(Debug)]
@@ -36,6 +40,10 @@ pub struct Judge {
     pub issuers: Vec<Option<Arc<Issuer>>>,
     /// What is remembered of keys, shared by all datasources.
     pub desk: Arc<KeyDesk>,
+    /// What verifiers are made up from for users that do not exist.
+    pub decoy: [u8; 32],
+    /// For clients alone: their guesses must not delay our own logins at the server.
+    pub derivation: Derivation,
 }
 
 impl Judge {
@@ -48,6 +56,7 @@ impl Judge {
         now: Now,
     ) -> Reply {
         match kind {
+            PasswordKind::Stored => self.stored(rules, attempt, password).await,
             PasswordKind::ApiKey => self.key(&rules.load(), attempt, password, now),
             PasswordKind::Jwt => match self.issuers.get(attempt.entry) {
                 Some(Some(issuer)) => match issuer.holder(attempt, password, now).await {
@@ -57,6 +66,34 @@ impl Judge {
                 Some(None) | None => Reply::Refused("no issuer of tokens is configured"),
             },
         }
+    }
+
+    /// Whether the password is the one a verifier was made of. A verifier is made up in any case,
+    /// and all rounds are done for it, so that a user nobody knows takes as long as another.
+    async fn stored(
+        &self,
+        rules: &ArcSwap<ActiveRules>,
+        attempt: &Attempt,
+        password: &Secret,
+    ) -> Reply {
+        let (found, made_up) = {
+            let rules = rules.load();
+            let usual = rules.set.usual_verifier();
+            let made_up = scram::server::made_up(&self.decoy, &attempt.user, usual);
+            (rules.set.verifier(&attempt.user).cloned(), made_up)
+        };
+        let known = found.is_some();
+        let verifier = found.unwrap_or(made_up);
+        let (salt, iterations) = (verifier.salt, verifier.iterations);
+        let Some(salted) = self.derivation.derive(password.clone(), salt, iterations).await else {
+            return Reply::Unavailable("keys could not be derived");
+        };
+        let stored_key: [u8; 32] = Sha256::digest(Keys::of(&salted).client_key).into();
+        let same = bool::from(stored_key.ct_eq(&verifier.stored_key));
+        if known && same {
+            return Reply::Granted(Grant { credential: Credential::Name, subject: None });
+        }
+        Reply::Refused("the password is wrong, or no such user")
     }
 
     fn key(&self, rules: &ActiveRules, attempt: &Attempt, key: &Secret, now: Now) -> Reply {

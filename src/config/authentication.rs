@@ -95,6 +95,7 @@ fn entry(node: &Node, problems: &mut Problems) -> Option<Entry> {
     let words = [
         ("relay", Word::Relay),
         ("scram-sha-256", Word::Scram),
+        ("password", Word::Password(PasswordKind::Stored)),
         ("certificate", Word::Certificate),
         ("peer", Word::Peer),
         ("api-key", Word::Password(PasswordKind::ApiKey)),
@@ -195,14 +196,14 @@ pub(super) fn check(
     possible(&entries, leg, problems);
     serves_a_purpose(&entries, accounts.as_ref(), query.as_ref(), problems);
     let decoy = decoy_secret(decoy, base, problems);
-    let logins = Logins {
-        accounts: accounts.map(|w| check_accounts(w, base, problems)).unwrap_or_default(),
-        query: query.and_then(|written| check_query(written, base, problems)),
-        issuers: entries.iter_mut().map(|entry| entry.issuer(base, problems)).collect(),
-        ..Logins::default()
-    };
+    let accounts = accounts.map(|w| check_accounts(w, base, problems)).unwrap_or_default();
+    let query = query.and_then(|written| check_query(written, base, problems));
+    let issuers = entries.iter_mut().map(|entry| entry.issuer(base, problems)).collect();
     let entries = entries.into_iter().filter_map(|entry| checked(entry, problems)).collect();
-    Some((Authentication { entries, decoy: decoy?, iterations_max: 0 }, logins))
+    // Last, so that the problems of everything else are told as well.
+    let decoy = decoy?;
+    let logins = Logins { accounts, query, issuers, decoy, ..Logins::default() };
+    Some((Authentication { entries, decoy, iterations_max: 0 }, logins))
 }
 
 fn reachable(entries: &[Entry], problems: &mut Problems) {

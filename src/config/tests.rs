@@ -376,6 +376,11 @@ fn servers_are_a_list_and_a_role_needs_a_login_to_ask_for_it() {
 }
 
 #[test]
+fn a_protocol_that_is_not_served_is_refused() {
+    check("protocol: postgresql", "protocol: redis", "p.yaml:4:");
+}
+
+#[test]
 fn logins_that_end_here_have_what_they_need() {
     use crate::session::auth::{ChannelBinding, Method, StoredIn};
     let dir = folder();
@@ -406,7 +411,14 @@ fn logins_that_end_here_have_what_they_need() {
         (&*format!("{scram}\n    auth_query: {{user: r}}"), "no entry of `authentication` uses"),
         ("upstream_login: [{}]", "logins are relayed"),
         ("authentication: [{method: peer}]", "the proxy has no account for those"),
+        ("authentication: [{method: password}]", "the proxy has no account for those"),
+        ("authentication: [{method: password, verifiers: auth_query}]", "unknown key `verifiers`"),
         ("authentication: [{method: certificate}]\n    upstream_login: [{}]", "needs TLS"),
+        // Nothing that is wrong hides what else is.
+        (
+            "authentication: [{method: peer}]\n    decoy_secret_file: none",
+            "the proxy has no account for those",
+        ),
         ("authentication: [{method: relay, client_certificate: required}]", "needs TLS"),
         ("authentication: [{method: scram-sha-256, channel_binding: require}]", "needs TLS"),
         (&format!("{scram}\n    upstream_login: [{{password: x}}]"), "a password is not written"),

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::facts::Verb;
+use crate::facts::{CommandUse, Verb};
 use crate::name::RuleId;
 
 pub(crate) fn rule(id: &str) -> RuleId {
@@ -91,6 +91,43 @@ pub(crate) fn outcome(error: Option<[u8; 5]>) -> EventKind {
         error,
         extended: false,
     }
+}
+
+/// The same client at a key-value store.
+pub(crate) fn store_session() -> SessionRecord {
+    SessionRecord {
+        product: "Redis",
+        protocol: "redis",
+        database: "0".into(),
+        server: ("sessions-redis".into(), 6379),
+        ..session()
+    }
+}
+
+pub(crate) fn commands(verdict: RecordedVerdict) -> CommandRun {
+    let read = CommandUse {
+        name: "hget".into(),
+        categories: vec!["read".into(), "hash".into(), "fast".into()],
+        door: false,
+    };
+    let mut record = CommandRecord::new(&read);
+    record.patterns = vec!["customer:*".into()];
+    record.rules = vec![rule("mask-support-pii")];
+    if verdict == RecordedVerdict::Modified {
+        record.masked = vec![RecordedMask {
+            pattern: "customer:* email".into(),
+            function: "partial_email",
+            class: Some("EMAIL".into()),
+        }];
+    }
+    record.verdict = verdict;
+    CommandRun { record: Arc::new(record), generation: 7, database: 3, count: 64 }
+}
+
+pub(crate) fn completed(failed: u64) -> EventKind {
+    let error = (failed > 0).then(|| StoreError::of(b"-WRONGTYPE Operation against a key"));
+    let result = RunResult { failed, error, bytes: 2304, duration_us: 1_250 };
+    EventKind::CommandsCompleted { run: commands(RecordedVerdict::Modified), decision: 4, result }
 }
 
 pub(crate) fn event(session: Option<SessionRecord>, kind: EventKind) -> Event {
@@ -187,6 +224,10 @@ fn every_kind_conforms() {
         trigger: "file",
     };
     let allowed = StatementRecord { rules: vec![], ..statement(RecordedVerdict::Allowed) };
+    let redis = || Some(store_session());
+    let decided =
+        |verdict, limited_by| EventKind::CommandsDecided { run: commands(verdict), limited_by };
+    let closed = || RecordedVerdict::Denied { code: "NOPERM".into(), reason: "closed".into() };
     // (event, class, activity, action/disposition, status)
     let cases = [
         (event(s(), EventKind::SessionOpened { method: "trust" }), 3002, 1, Some((1, 1)), 1),
@@ -199,6 +240,18 @@ fn every_kind_conforms() {
         (event(s(), decision(masked(), Some(rule("per-min")))), 6005, 4, Some((2, 25)), 2),
         (event(s(), outcome(None)), 6005, 4, Some((4, 11)), 1),
         (event(s(), outcome(Some(*b"23505"))), 6005, 4, Some((4, 11)), 2),
+        (event(redis(), decided(RecordedVerdict::Allowed, None)), 6005, 1, Some((1, 1)), 1),
+        (event(redis(), decided(RecordedVerdict::Modified, None)), 6005, 1, Some((4, 11)), 1),
+        (event(redis(), decided(closed(), None)), 6005, 1, Some((2, 2)), 2),
+        (
+            event(redis(), decided(RecordedVerdict::Allowed, Some(rule("per-min")))),
+            6005,
+            1,
+            Some((2, 25)),
+            2,
+        ),
+        (event(redis(), completed(0)), 6005, 1, Some((4, 11)), 1),
+        (event(redis(), completed(2)), 6005, 1, Some((4, 11)), 2),
         (event(None, reload(0)), 3004, 3, Some((1, 1)), 1),
         (event(None, reload(2)), 3004, 3, Some((2, 25)), 2),
         (event(None, operator()), 3004, 4, Some((1, 1)), 1),
@@ -248,6 +301,14 @@ fn examples() -> Vec<Event> {
         own(decision(denied(), None)),
         own(decision(statement(RecordedVerdict::Allowed), Some(rule("analyst-30-per-minute")))),
         own(outcome(None)),
+        event(
+            Some(store_session()),
+            EventKind::CommandsDecided {
+                run: commands(RecordedVerdict::Modified),
+                limited_by: None,
+            },
+        ),
+        event(Some(store_session()), completed(2)),
         own(EventKind::SessionClosed { end: "client" }),
         event(None, reload),
         event(None, operator()),

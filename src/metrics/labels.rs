@@ -47,6 +47,11 @@ labels! {
         Prepared => "prepared",
         Explain => "explain",
         Routine => "routine",
+        Read => "read",
+        Write => "write",
+        PubSub => "pubsub",
+        Connection => "connection",
+        Admin => "admin",
         Other => "other",
     }
 }

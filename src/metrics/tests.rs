@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::event::tests as events;
-use crate::event::{RecordedVerdict, StatementRecord};
+use crate::event::{CommandRecord, CommandRun, RecordedVerdict, StatementRecord};
 
 fn metrics() -> Arc<Metrics> {
     let build = Build { version: "0.1.0", commit: "abc", started_us: 1_500_000 };
@@ -37,6 +37,44 @@ fn series_exist_from_start_and_stay_few() {
     assert!(text.lines().any(|line| line == deny), "{text}");
     let series = text.lines().filter(|line| line.starts_with("portcullis_")).count();
     assert!(series < 700, "{series} series for one datasource");
+}
+
+#[test]
+fn commands_are_counted_one_by_one_and_their_runs_timed() {
+    let metrics = metrics();
+    let observe = |kind| metrics.observe(&events::event(Some(events::store_session()), kind));
+    let decided = |verdict, limited_by| EventKind::CommandsDecided {
+        run: events::commands(verdict),
+        limited_by,
+    };
+    observe(decided(RecordedVerdict::Modified, None));
+    observe(decided(RecordedVerdict::Allowed, Some(events::rule("per-min"))));
+    observe(events::completed(2));
+    let denied = RecordedVerdict::Denied { code: "ERR".into(), reason: "unknown command".into() };
+    let unknown = CommandRun {
+        record: Arc::new(CommandRecord::unknown(denied)),
+        ..events::commands(RecordedVerdict::Allowed)
+    };
+    observe(EventKind::CommandsDecided { run: unknown, limited_by: None });
+    let requests = |command, decision| {
+        format!(
+            "portcullis_requests_total{{command=\"{command}\",datasource=\"demo\",\
+             decision=\"{decision}\",protocol=\"postgresql\"}}"
+        )
+    };
+    for line in [
+        format!("{} 64", requests("read", "mask")),
+        format!("{} 64", requests("read", "rate_limit")),
+        format!("{} 64", requests("other", "deny")),
+        "portcullis_request_duration_seconds_count{command=\"read\",datasource=\"demo\",\
+         protocol=\"postgresql\"} 1"
+            .to_owned(),
+        "portcullis_errors_total{class=\"22\",datasource=\"demo\",protocol=\"postgresql\",\
+         source=\"client\"} 2"
+            .to_owned(),
+    ] {
+        assert_line(&metrics, &line);
+    }
 }
 
 #[test]

@@ -185,10 +185,12 @@ impl Registered {
         for event in events {
             match &event.kind {
                 EventKind::Decision { .. } => statements += 1,
+                EventKind::CommandsDecided { run, .. } => statements += run.count,
                 EventKind::SessionOpened { method } => self.entry.login().method = Some(method),
                 EventKind::LoginFailed { .. }
                 | EventKind::SessionClosed { .. }
                 | EventKind::Outcome { .. }
+                | EventKind::CommandsCompleted { .. }
                 | EventKind::Reload { .. }
                 | EventKind::Lifecycle { .. }
                 | EventKind::Operator { .. }

@@ -175,6 +175,8 @@ pub fn local_names(credentials: &PeerCredentials) -> Vec<String> {
 /// What a password in clear text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PasswordKind {
+    /// The user's own, of which the identities file holds a verifier.
+    Stored,
     /// A key of ours.
     ApiKey,
     /// A signed token of somebody we trust.
@@ -255,6 +257,7 @@ impl Method {
             Self::Scram(_) => "SCRAM-SHA-256",
             Self::Certificate(_) => "certificate",
             Self::Peer(_) => "peer",
+            Self::Password(PasswordKind::Stored) => "password",
             Self::Password(PasswordKind::ApiKey) => "api-key",
             Self::Password(PasswordKind::Jwt) => "jwt",
             Self::Reject => "reject",

@@ -1,8 +1,8 @@
-//! Integration tests: the real binary between real clients and real PostgreSQL servers.
+//! Integration tests: the real binary between real clients and real PostgreSQL and Redis servers.
 //!
-//! Needs PostgreSQL's server programs, `psql` and `pgbench`, and for `drivers` Python and Node.js. A missing one fails the tests: a
-//! check that did not run is not a check that passed. Nothing here sleeps blindly; everything
-//! waits for a condition with a deadline.
+//! Needs PostgreSQL's server programs, `psql`, `pgbench` and `redis-server`, and for `drivers` Python
+//! and Node.js. A missing one fails the tests: a check that did not run is not a check that passed.
+//! Nothing here sleeps blindly; everything waits for a condition with a deadline.
 #![cfg(feature = "serve")]
 #![expect(clippy::disallowed_methods, reason = "tests measure and wait in real time")]
 
@@ -19,6 +19,8 @@ mod pki;
 mod raw;
 #[cfg(test)]
 mod recorder;
+#[cfg(test)]
+mod redis;
 
 #[cfg(test)]
 mod audit;

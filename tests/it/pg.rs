@@ -362,7 +362,7 @@ fn spawn_postgres(folder: &Path, port: u16) -> Child {
 }
 
 /// User and group the server runs under; `None` when the tests do not run as root.
-fn account() -> Option<(u32, u32)> {
+pub(crate) fn account() -> Option<(u32, u32)> {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         return None;
     }
@@ -380,7 +380,7 @@ fn read_project_file(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn give_to_account(folder: &Path) {
+pub(crate) fn give_to_account(folder: &Path) {
     if let Some((user, group)) = account() {
         chown(folder, Some(user), Some(group)).unwrap();
     }

@@ -86,6 +86,36 @@ fn check_silence(proxy: Portcullis, secrets: &[&str]) {
 }
 
 #[test]
+fn a_password_in_clear_text_is_held_against_the_verifier() {
+    let server = Postgres::with_hba(Hba::Scram);
+    let sql = "select rolpassword from pg_authid where rolname = 'support'";
+    let verifier = server.admin(sql).trim().to_owned();
+    let identities = format!(
+        "version: 1\nidentities:\n  - {{user: support, login: {{scram: \"{verifier}\"}}}}\n"
+    );
+    let entries = "\x20     - {method: password}\n";
+    let (mut setup, _files) = setup(&server, entries, &[("identities.yaml", identities)]);
+    setup.extra = "limits: {login_failures: 3}\n".into();
+    let proxy = Portcullis::start(&setup);
+    let port = proxy.port();
+    let whom = ask(port, "support", PASSWORD, "select current_user");
+    assert_eq!(expect_success(&whom, "login").trim(), "app", "the account of ours serves");
+    let mut plain = psql(port, "support", "demo");
+    plain.env("PGPASSWORD", PASSWORD).env("PGSSLMODE", "disable");
+    let plain = plain.args(["-c", "select 1"]).output().unwrap();
+    let text = String::from_utf8_lossy(&plain.stderr);
+    assert!(!plain.status.success() && text.contains("TLS"), "{text}");
+    check_refused(port, "nobody", PASSWORD);
+    for wrong in ["wrong-one", "wrong-two", "wrong-three", "wrong-four"] {
+        check_refused(port, "support", wrong);
+    }
+    let slowed = ask(port, "support", PASSWORD, "select 1");
+    let text = String::from_utf8_lossy(&slowed.stderr);
+    assert!(text.contains("too many failed logins"), "{text}");
+    check_silence(proxy, &[PASSWORD, "wrong-one"]);
+}
+
+#[test]
 fn an_api_key_opens_until_it_is_revoked() {
     let server = Postgres::with_hba(Hba::Scram);
     let (key, lines) = new_key("support");

@@ -54,6 +54,8 @@ fn judge(signer: &Signer) -> Judge {
         datasource: "shop".into(),
         issuers: vec![None, Some(Arc::new(issuer))],
         desk: Arc::default(),
+        decoy: [7; 32],
+        derivation: Derivation::default(),
     }
 }
 
@@ -62,6 +64,30 @@ fn token(signer: &Signer, tenant: &str) -> Secret {
         "iss": "i", "aud": "shop", "sub": "maria", "exp": 1_790_000_100, "tenant": tenant,
     });
     Secret::new(signer.sign(&json!({"alg": "ES256", "kid": "a"}), &claims).into_bytes())
+}
+
+#[tokio::test]
+async fn a_stored_password_opens_for_its_user_alone() {
+    let verifier = scram::verifier(b"right", b"salt".to_vec(), 4096);
+    let identities = format!("identities:\n  - {{user: maria, login: {{scram: '{verifier}'}}}}");
+    let (judge, in_force) = (judge(&Signer::p256()), rules(&identities));
+    let of = |user: &str| Attempt { user: user.into(), ..attempt(PasswordKind::Stored) };
+    let refused = Reply::Refused("the password is wrong, or no such user");
+    let granted = Reply::Granted(Grant { credential: Credential::Name, subject: None });
+    for (user, password, expected) in [
+        ("maria", "right", &granted),
+        ("maria", "right ", &refused),
+        ("maria", "wrong", &refused),
+        ("jonas", "right", &refused),
+    ] {
+        let (attempt, password) = (of(user), Secret::new(password.into()));
+        let reply = judge.judge(&in_force, (&attempt, PasswordKind::Stored), &password, NOW).await;
+        assert_eq!(&reply, expected, "{user}");
+    }
+    // Nothing that could be the made-up verifier's password lets anybody in.
+    let unknown =
+        scram::server::made_up(&judge.decoy, "jonas", in_force.load().set.usual_verifier());
+    assert_eq!((unknown.iterations, unknown.salt.len()), (4096, 4));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! | event | class / activity |
 //! |---|---|
 //! | decision, outcome | 6005 Datastore Activity, activity of the verb |
+//! | commands decided, completed | 6005, activity of the command |
 //! | session opened, login failed | 3002 Authentication / 1 Logon |
 //! | session closed | 6005 / 99 Disconnect |
 //! | rules loaded or refused | 3004 Entity Management / 3 Update |
@@ -13,10 +14,12 @@
 //! What OCSF has no attribute for stands under `unmapped.portcullis`, whose `schema` counts up
 //! when a field changes its meaning.
 
+mod command;
 mod process;
 mod session;
 mod statement;
 
+pub use command::CommandJson;
 pub use process::Instance;
 pub use session::SessionJson;
 pub use statement::StatementJson;
@@ -111,6 +114,12 @@ impl Frame<'_> {
                     error: error.as_ref(),
                 };
                 self.outcome(json, statement, result, form);
+            }
+            EventKind::CommandsDecided { run, limited_by } => {
+                self.commands_decided(json, run, limited_by.as_ref());
+            }
+            EventKind::CommandsCompleted { run, decision, result } => {
+                self.commands_completed(json, run, (*decision, *result));
             }
             EventKind::Reload { generation, digest, problems, trigger } => {
                 let rules = process::Rules { generation: *generation, digest, problems: *problems };

@@ -70,7 +70,7 @@ impl Frame<'_> {
         let activity = activity(prepared.verb);
         self.head(
             json,
-            Kind { class: 6005, activity, severity: judgement.severity(prepared.verb) },
+            Kind { class: 6005, activity, severity: judgement.severity(least(prepared.verb)) },
         );
         self.message(json, prepared.verb, judgement.word());
         let cut = prepared.cut || self.trail().cut;
@@ -109,7 +109,7 @@ impl Frame<'_> {
         let prepared = statement.prepared();
         let mut effect = prepared.judgement.effect();
         let activity = activity(prepared.verb);
-        let severity = prepared.judgement.severity(prepared.verb);
+        let severity = prepared.judgement.severity(least(prepared.verb));
         self.head(json, Kind { class: 6005, activity, severity });
         let word = if result.error.is_some() { "failed" } else { "completed" };
         self.message(json, prepared.verb, word);
@@ -171,7 +171,7 @@ impl StatementRecord {
         StatementJson {
             subject: part(&|json| self.subject(json)),
             enrichments: part(&|json| self.enrichments(json)),
-            refusal: part(&|json| self.refusal(json)),
+            refusal: part(&|json| refusal(json, &self.verdict)),
             own: part(&|json| self.own(json)),
             policy: self.policy(judgement),
             verb: self.leading_verb(),
@@ -187,13 +187,7 @@ impl StatementRecord {
     }
 
     fn judgement(&self) -> Judgement {
-        match &self.verdict {
-            RecordedVerdict::Denied { .. } => Judgement::Denied,
-            RecordedVerdict::Modified if self.masked.is_empty() => Judgement::Filtered,
-            RecordedVerdict::Modified => Judgement::Masked,
-            RecordedVerdict::Allowed if self.observed.is_empty() => Judgement::Allowed,
-            RecordedVerdict::Allowed => Judgement::Observed,
-        }
+        Judgement::of(&self.verdict, (!self.masked.is_empty(), !self.observed.is_empty()))
     }
 
     fn subject(&self, json: &mut Json<'_>) {
@@ -238,13 +232,6 @@ impl StatementRecord {
             | Judgement::Limited => "access",
         };
         members(|json| json.object("policy", |json| policy(json, rule, kind, judgement)))
-    }
-
-    fn refusal(&self, json: &mut Json<'_>) {
-        if let RecordedVerdict::Denied { code, reason } = &self.verdict {
-            json.text("status_code", code, ID_BYTES_MAX);
-            json.text("status_detail", reason, REASON_BYTES_MAX);
-        }
     }
 
     fn own(&self, json: &mut Json<'_>) {
@@ -304,7 +291,17 @@ impl Enrichment<'_> {
     }
 }
 
-fn policy(json: &mut Json<'_>, rule: &RuleId, kind: &'static str, judgement: Judgement) {
+pub(super) fn refusal(json: &mut Json<'_>, verdict: &RecordedVerdict) {
+    match verdict {
+        RecordedVerdict::Denied { code, reason } => {
+            json.text("status_code", code, ID_BYTES_MAX);
+            json.text("status_detail", reason, REASON_BYTES_MAX);
+        }
+        RecordedVerdict::Allowed | RecordedVerdict::Modified => {}
+    }
+}
+
+pub(super) fn policy(json: &mut Json<'_>, rule: &RuleId, kind: &'static str, judgement: Judgement) {
     json.text("name", &rule.0, ID_BYTES_MAX);
     json.text("uid", &rule.0, ID_BYTES_MAX);
     json.word("type", kind);
@@ -313,7 +310,7 @@ fn policy(json: &mut Json<'_>, rule: &RuleId, kind: &'static str, judgement: Jud
 
 /// What a decision amounts to, as the trail words it.
 #[derive(Clone, Copy, Debug)]
-enum Judgement {
+pub(super) enum Judgement {
     Allowed,
     /// Allowed, but a rule in mode shadow or warn would have acted.
     Observed,
@@ -324,7 +321,18 @@ enum Judgement {
 }
 
 impl Judgement {
-    fn word(self) -> &'static str {
+    /// Of a verdict, with whether something is masked and whether a rule would have acted.
+    pub(super) fn of(verdict: &RecordedVerdict, (masked, observed): (bool, bool)) -> Self {
+        match verdict {
+            RecordedVerdict::Denied { .. } => Self::Denied,
+            RecordedVerdict::Modified if !masked => Self::Filtered,
+            RecordedVerdict::Modified => Self::Masked,
+            RecordedVerdict::Allowed if !observed => Self::Allowed,
+            RecordedVerdict::Allowed => Self::Observed,
+        }
+    }
+
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::Allowed => "allowed",
             Self::Observed => "observed",
@@ -335,7 +343,7 @@ impl Judgement {
         }
     }
 
-    fn effect(self) -> Effect {
+    pub(super) fn effect(self) -> Effect {
         match self {
             Self::Allowed => Effect::ALLOWED,
             Self::Observed => Effect::LOGGED,
@@ -345,16 +353,12 @@ impl Judgement {
         }
     }
 
-    fn refuses(self) -> bool {
+    pub(super) fn refuses(self) -> bool {
         matches!(self, Self::Denied | Self::Limited)
     }
 
-    /// `severity_id`: a change of definitions or privileges is never below 2.
-    fn severity(self, verb: Verb) -> u8 {
-        let least = match verb.class() {
-            VerbClass::Ddl | VerbClass::Role => 2,
-            VerbClass::Read | VerbClass::Write | VerbClass::Function | VerbClass::Misc => 1,
-        };
+    /// `severity_id`, at least this.
+    pub(super) fn severity(self, least: u8) -> u8 {
         let own = match self {
             Self::Allowed | Self::Filtered => 1,
             Self::Observed | Self::Masked => 2,
@@ -364,13 +368,21 @@ impl Judgement {
     }
 }
 
-const READ: u8 = 1;
+/// A change of definitions or privileges is never below a `severity_id` of 2.
+fn least(verb: Verb) -> u8 {
+    match verb.class() {
+        VerbClass::Ddl | VerbClass::Role => 2,
+        VerbClass::Read | VerbClass::Write | VerbClass::Function | VerbClass::Misc => 1,
+    }
+}
+
+pub(super) const READ: u8 = 1;
 const UPDATE: u8 = 2;
 const QUERY: u8 = 4;
-const WRITE: u8 = 5;
+pub(super) const WRITE: u8 = 5;
 const CREATE: u8 = 6;
-const DELETE: u8 = 7;
-const OTHER: u8 = 99;
+pub(super) const DELETE: u8 = 7;
+pub(super) const OTHER: u8 = 99;
 
 /// Activities from the greatest consequence to the least.
 const BY_CONSEQUENCE: [u8; 7] = [DELETE, UPDATE, CREATE, WRITE, QUERY, READ, OTHER];

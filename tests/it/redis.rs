@@ -1,0 +1,309 @@
+//! A private Redis for one test, and a client that sends exactly the bytes a test wants.
+//!
+//! The server keeps nothing on disk, listens on loopback only and runs under the account
+//! PostgreSQL runs under in these tests. Typed use goes through the `redis` crate ([`typed`]).
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use crate::harness::{SOON, free_port, server_command, signal, wait_exit, wait_until};
+use crate::pg::{account, give_to_account};
+
+/// How long any answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A running server; stopped and removed on drop.
+#[derive(Debug)]
+pub(crate) struct Redis {
+    child: Child,
+    folder: tempfile::TempDir,
+    port: u16,
+}
+
+impl Redis {
+    /// One with further lines of `redis.conf`, such as `user app on >pw ~* &* +@all`.
+    pub(crate) fn with_settings(lines: &[&str]) -> Self {
+        let folder = tempfile::Builder::new().prefix("portcullis-redis-").tempdir().unwrap();
+        give_to_account(folder.path());
+        let port = free_port();
+        let config = folder.path().join("redis.conf");
+        let place = folder.path().to_str().unwrap();
+        let text = format!("port {port}\ndir {place}\n{SETTINGS}{}\n", lines.join("\n"));
+        write_for_account(&config, &text);
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let mut command = server_command(Path::new("redis-server"), account());
+        command.arg(&config).current_dir("/").stdin(Stdio::null());
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let mut server = Self { child, folder, port };
+        wait_until("the Redis server listens", SOON, || {
+            let ended = server.child.try_wait().unwrap();
+            assert!(ended.is_none(), "no Redis server: {}\n{}", ended.unwrap(), server.log());
+            TcpStream::connect(server.address()).is_ok()
+        });
+        server
+    }
+
+    /// Address clients connect to.
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// A client past the proxy.
+    pub(crate) fn admin(&self) -> RawRedis {
+        RawRedis::connect(self.address())
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        signal(self.child.id(), "TERM");
+        if !wait_exit(&mut self.child, SOON) {
+            signal(self.child.id(), "KILL");
+            self.child.wait().unwrap();
+        }
+    }
+}
+
+/// A connection of the `redis` crate, RESP2.
+pub(crate) fn typed(address: SocketAddr) -> redis::Connection {
+    let client = redis::Client::open(format!("redis://{address}/")).unwrap();
+    client.get_connection_with_timeout(ANSWER_TIMEOUT).unwrap()
+}
+
+/// One connection that hides nothing.
+#[derive(Debug)]
+pub(crate) struct RawRedis {
+    stream: TcpStream,
+    /// Received and not yet read as a reply.
+    pending: Vec<u8>,
+}
+
+/// One reply, or one push, with every detail of its encoding.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Reply {
+    /// `+`
+    Simple(String),
+    /// `-`
+    Error(String),
+    /// `:`
+    Integer(i64),
+    /// `$`; `None` is RESP2's null.
+    Bulk(Option<Vec<u8>>),
+    /// `*`; `None` is RESP2's null.
+    Array(Option<Vec<Reply>>),
+    /// `_`
+    Null,
+    /// `#`
+    Boolean(bool),
+    /// `,`, as written.
+    Double(String),
+    /// `(`, as written.
+    Big(String),
+    /// `!`
+    BlobError(Vec<u8>),
+    /// `=`, its format included.
+    Verbatim(Vec<u8>),
+    /// `%`, keys and values in turn.
+    Map(Vec<Reply>),
+    /// `~`
+    Set(Vec<Reply>),
+    /// `>`
+    Push(Vec<Reply>),
+    /// `|` and what it belongs to.
+    Attributed(Vec<Reply>, Box<Reply>),
+}
+
+impl Reply {
+    /// The text of an error.
+    #[track_caller]
+    pub(crate) fn error(&self) -> &str {
+        match self {
+            Self::Error(text) => text,
+            other => panic!("expected an error, got {other:?}"),
+        }
+    }
+
+    /// A bulk string of this text.
+    pub(crate) fn text(text: &str) -> Self {
+        Self::Bulk(Some(text.as_bytes().to_vec()))
+    }
+
+    /// `+OK`.
+    pub(crate) fn ok() -> Self {
+        Self::Simple("OK".into())
+    }
+}
+
+impl RawRedis {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT)).unwrap();
+        stream.set_write_timeout(Some(ANSWER_TIMEOUT)).unwrap();
+        Self { stream, pending: Vec::new() }
+    }
+
+    /// Sends these bytes and nothing else.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Sends a command, as words or bytes, and reads one reply.
+    #[track_caller]
+    pub(crate) fn command<A: AsRef<[u8]>>(&mut self, words: &[A]) -> Reply {
+        self.send(&encode(words));
+        self.reply()
+    }
+
+    /// The next reply.
+    #[track_caller]
+    pub(crate) fn reply(&mut self) -> Reply {
+        let mut at = 0;
+        let reply = self.parse(&mut at);
+        self.pending.drain(..at);
+        reply
+    }
+
+    /// The next reply as its bytes.
+    #[track_caller]
+    pub(crate) fn reply_bytes(&mut self) -> Vec<u8> {
+        let mut at = 0;
+        self.parse(&mut at);
+        self.pending.drain(..at).collect()
+    }
+
+    /// Waits until the other side has closed; what it said before that.
+    pub(crate) fn closed(mut self) -> Vec<u8> {
+        let mut rest = std::mem::take(&mut self.pending);
+        match self.stream.read_to_end(&mut rest) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            Err(error) => panic!("not closed: {error}"),
+        }
+        rest
+    }
+
+    #[track_caller]
+    fn parse(&mut self, at: &mut usize) -> Reply {
+        let line = self.line(at);
+        let (kind, rest) = line.split_at(1);
+        match kind {
+            "+" => Reply::Simple(rest.into()),
+            "-" => Reply::Error(rest.into()),
+            ":" => Reply::Integer(rest.parse().unwrap()),
+            "_" => Reply::Null,
+            "#" => Reply::Boolean(rest == "t"),
+            "," => Reply::Double(rest.into()),
+            "(" => Reply::Big(rest.into()),
+            "$" if rest == "-1" => Reply::Bulk(None),
+            "$" => Reply::Bulk(Some(self.bulk(rest, at))),
+            "!" => Reply::BlobError(self.bulk(rest, at)),
+            "=" => Reply::Verbatim(self.bulk(rest, at)),
+            "*" if rest == "-1" => Reply::Array(None),
+            "*" => Reply::Array(Some(self.items(rest, 1, at))),
+            "~" => Reply::Set(self.items(rest, 1, at)),
+            ">" => Reply::Push(self.items(rest, 1, at)),
+            "%" => Reply::Map(self.items(rest, 2, at)),
+            "|" => {
+                let attributes = self.items(rest, 2, at);
+                Reply::Attributed(attributes, Box::new(self.parse(at)))
+            }
+            _ => panic!("`{line}` begins no reply"),
+        }
+    }
+
+    #[track_caller]
+    fn items(&mut self, count: &str, each: usize, at: &mut usize) -> Vec<Reply> {
+        let count: usize = count.parse().unwrap();
+        (0..count * each).map(|_| self.parse(at)).collect()
+    }
+
+    #[track_caller]
+    fn line(&mut self, at: &mut usize) -> String {
+        loop {
+            if let Some(end) = self.pending[*at..].windows(2).position(|two| two == b"\r\n") {
+                let line = self.pending[*at..*at + end].to_vec();
+                *at += end + 2;
+                return String::from_utf8(line).unwrap();
+            }
+            self.fill();
+        }
+    }
+
+    #[track_caller]
+    fn bulk(&mut self, length: &str, at: &mut usize) -> Vec<u8> {
+        let length: usize = length.parse().unwrap();
+        while self.pending.len() < *at + length + 2 {
+            self.fill();
+        }
+        let bytes = self.pending[*at..*at + length].to_vec();
+        *at += length;
+        assert_eq!(&self.pending[*at..*at + 2], b"\r\n");
+        *at += 2;
+        bytes
+    }
+
+    #[track_caller]
+    fn fill(&mut self) {
+        let mut buffer = vec![0; 64 * 1024];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => panic!("closed after {:?}", String::from_utf8_lossy(&self.pending)),
+            Ok(count) => self.pending.extend_from_slice(&buffer[..count]),
+            Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(&self.pending)),
+        }
+    }
+}
+
+/// A command as clients send it: an array of bulk strings.
+pub(crate) fn encode<A: AsRef<[u8]>>(words: &[A]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        let word = word.as_ref();
+        bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+        bytes.extend_from_slice(word);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes
+}
+
+/// Written by us, owned by the server.
+fn write_for_account(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    give_to_account(path);
+}
+
+/// Nothing is kept, nothing is reached from outside.
+const SETTINGS: &str = "bind 127.0.0.1
+protected-mode no
+save \"\"
+appendonly no
+daemonize no
+";
+
+#[test]
+fn a_redis_of_its_own_speaks_both_protocols() {
+    let server = Redis::with_settings(&["user guest on >pw ~* &* +@all -config"]);
+    let mut client = server.admin();
+    assert_eq!(client.command(&["SET", "k", "v"]), Reply::ok());
+    client.send(b"GET k\r\n");
+    assert_eq!(client.reply_bytes(), b"$1\r\nv\r\n");
+    assert_eq!(client.command(&["GET", "absent"]), Reply::Bulk(None));
+    let Reply::Map(greeting) = client.command(&["HELLO", "3", "AUTH", "guest", "pw"]) else {
+        panic!("no map")
+    };
+    assert!(greeting.contains(&Reply::text("redis")));
+    assert_eq!(client.command(&["GET", "absent"]), Reply::Null);
+    assert!(client.command(&["CONFIG", "GET", "*"]).error().starts_with("NOPERM"));
+    assert_eq!(client.command(&["QUIT"]), Reply::ok());
+    assert!(client.closed().is_empty());
+    let value: String = redis::cmd("GET").arg("k").query(&mut typed(server.address())).unwrap();
+    assert_eq!(value, "v");
+}
