@@ -14,7 +14,9 @@ use super::catalog_load::{Injected, Purpose};
 use super::copying::Copying;
 use super::fastpath::Fastpath;
 use super::pending::{CopyIn, Expect, InFlight, Pending};
-use super::refusals::{cursor_outdated, portal_of_bind, too_many_statements, unknown_statement};
+use super::refusals::{
+    cursor_outdated, portal_of_bind, reading_in_doubt, too_many_statements, unknown_statement,
+};
 use super::scope::ScopeTracker;
 use super::statements::{Names, Prepared};
 use super::{Call, PgConfig, encode_refusal};
@@ -76,6 +78,26 @@ pub(super) struct Ready {
     pub(super) transactions: u64,
     /// What is in flight ran over its time; up to the next ReadyForQuery a cancel is ours.
     pub(super) overdue: bool,
+    /// Whether what is in flight was let through under the rules that concern the session now.
+    oversight: Oversight,
+}
+
+/// Since when rules concern the session, as far as it decides how its next text is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Oversight {
+    /// None does.
+    None,
+    /// A reload extended rules to it while statements were in flight that were free to change how
+    /// text is read; the server tells of that at its next ReadyForQuery.
+    InDoubt,
+    /// Nothing in flight is older than the rules.
+    Full,
+}
+
+impl Oversight {
+    fn of(concerned: bool) -> Self {
+        if concerned { Self::Full } else { Self::None }
+    }
 }
 
 /// What to do with client messages until the next Sync.
@@ -196,6 +218,7 @@ fn release(version: &[u8]) -> Option<u16> {
 impl Ready {
     pub(super) fn new(config: Arc<PgConfig>, mut scope: ScopeTracker, backend: Backend) -> Self {
         scope.follow_dialect(backend.dialect());
+        let oversight = Oversight::of(scope.class().concerned);
         Self {
             config,
             scope,
@@ -222,6 +245,7 @@ impl Ready {
             closing: false,
             transactions: 0,
             overdue: false,
+            oversight,
         }
     }
 
@@ -363,6 +387,15 @@ impl Ready {
         Some(plan)
     }
 
+    /// Follows whether rules concern the session, and since when.
+    fn watch_oversight(&mut self) {
+        let drained = self.pending.is_empty() && !self.batch_open;
+        self.oversight = match (self.scope.class().concerned, self.oversight) {
+            (true, Oversight::None | Oversight::InDoubt) if !drained => Oversight::InDoubt,
+            (concerned, _) => Oversight::of(concerned),
+        };
+    }
+
     /// What stands against a plan besides its own verdict.
     pub(super) fn vet(&mut self, turn: Turn<'_>, plan: &Plan) -> Result<(), Refusal> {
         if let gate::Verdict::Refuse(refusal) = &plan.verdict {
@@ -371,19 +404,22 @@ impl Ready {
             let better = if wrong_bytes { self.backend.unreadable() } else { None };
             return Err(better.unwrap_or_else(|| refusal.clone()));
         }
-        if self.scope.class().concerned
-            && let Some(refusal) = self.backend.unreadable()
-            && !plan.only_ends_or_sets()
-        {
-            return Err(refusal);
+        self.watch_oversight();
+        if !plan.only_ends_or_sets() {
+            match self.oversight {
+                Oversight::None => {}
+                Oversight::InDoubt => return Err(reading_in_doubt()),
+                Oversight::Full => self.backend.unreadable().map_or(Ok(()), Err)?,
+            }
         }
         if plan.has(Verb::Fetch) {
             self.vet_fetch(turn)?;
         }
-        if plan.has(Verb::Declare)
-            && self.names.cursor_count() >= self.config.prepared_statements_max
-        {
-            return Err(too_many_statements());
+        if plan.has(Verb::Declare) {
+            let few = self.names.cursor_count() < self.config.prepared_statements_max;
+            if !few || !self.names.has_room(plan.record.text_bytes) {
+                return Err(too_many_statements());
+            }
         }
         for effect in &plan.effects {
             match effect {

@@ -43,6 +43,11 @@ pub(super) fn rules_changed() -> Refusal {
     refusal("0A000", message, "prepare and bind it again")
 }
 
+pub(super) fn reading_in_doubt() -> Refusal {
+    let message = "rules were extended to this login in the middle of a batch".to_owned();
+    refusal("55000", message, "end the batch, wait for its replies, and try again")
+}
+
 pub(super) fn cursor_outdated() -> Refusal {
     let message = "the rules changed since a cursor of this session was opened".to_owned();
     refusal("34000", message, "end the transaction (of a cursor WITH HOLD: the session)")
