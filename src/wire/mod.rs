@@ -5,3 +5,4 @@ pub mod pg;
 pub mod proxy_header;
 pub mod queue;
 pub mod reader;
+pub mod resp;

@@ -21,6 +21,7 @@ mod raw;
 mod recorder;
 #[cfg(test)]
 mod redis;
+mod redis_frames;
 
 #[cfg(test)]
 mod audit;
