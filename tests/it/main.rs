@@ -21,7 +21,10 @@ mod raw;
 mod recorder;
 #[cfg(test)]
 mod redis;
+#[cfg(test)]
 mod redis_frames;
+#[cfg(test)]
+mod redis_table;
 
 #[cfg(test)]
 mod audit;
