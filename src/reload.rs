@@ -51,6 +51,8 @@ pub(crate) struct Surroundings {
     pub(crate) audit: Queue,
     /// Whether rules go with the configuration the process runs with.
     pub(crate) fits: Box<Fits>,
+    /// Told of each set that came into force after the first.
+    pub(crate) swapped: Box<dyn Fn(&RuleSet) + Send + Sync>,
     /// Time.
     pub(crate) now: Box<dyn Fn() -> Now + Send + Sync>,
 }
@@ -231,7 +233,9 @@ impl Reloader {
             return unknown;
         }
         log(&warnings);
-        self.rules.store(Arc::new(active));
+        let active = Arc::new(active);
+        self.rules.store(Arc::clone(&active));
+        (self.surroundings.swapped)(&active.set);
         Vec::new()
     }
 

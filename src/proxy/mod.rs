@@ -23,7 +23,7 @@ use crate::auth::{Authenticator, Logins};
 use crate::config::{self, Config, Port};
 use crate::event::{Event, EventKind, Instance};
 use crate::metrics::{Build, DatasourceLabels, Metrics};
-use crate::policy::{ApiKey, Diagnostic, Throttles};
+use crate::policy::{ApiKey, Diagnostic, RuleSet, Throttles};
 use crate::reload::{self, Certificate, Certificates, Reloader, Surroundings};
 use crate::session::gate::PlanCache;
 use crate::tls::{LookAt, UpstreamTls};
@@ -203,7 +203,7 @@ impl Process {
         (admin, datasources): (TcpListener, Vec<Arc<Datasource<Upstream>>>),
     ) {
         let (reload, requests) = mpsc::channel(RELOAD_REQUESTS_MAX);
-        let (clock, fitting) = (shared.clock, config.clone());
+        let (clock, fitting, ending) = (shared.clock, config.clone(), Arc::clone(shared));
         let reloader = Reloader::new(
             config.rules.directory.clone(),
             config.rules.reload,
@@ -219,6 +219,7 @@ impl Process {
                     metrics: Arc::clone(&shared.metrics),
                     audit: shared.audit.clone(),
                     fits: Box::new(move |rules| fitting.fits(rules)),
+                    swapped: Box::new(move |rules| end_withdrawn(&ending, rules)),
                     now: Box::new(move || clock.now()),
                 },
                 certificates(config),
@@ -449,6 +450,17 @@ fn end_session(shared: &Shared, request: EndRequest<'_>) -> Ended {
         .audit
         .push(&mut permit, [Event { at: shared.clock.now(), session: None, number: 0, kind }]);
     if shared.sessions.end(uid) { Ended::Told } else { Ended::Unknown }
+}
+
+/// Ends the sessions of API keys that these rules no longer know: they would be refused every
+/// statement, but what runs would run on, and notifications arrive.
+fn end_withdrawn(shared: &Shared, rules: &RuleSet) {
+    let ended = shared.sessions.end_of_keys(|prefix, user| {
+        rules.key(prefix).is_none_or(|key| key.revoked || *key.user != *user)
+    });
+    if ended > 0 {
+        warn!(sessions = ended, "sessions end because their API keys were withdrawn");
+    }
 }
 
 /// The keys of the identities in force, with what became of each.

@@ -15,6 +15,7 @@ use crate::admin::SessionReport;
 use crate::event::{Event, EventKind, Now, SessionRecord};
 use crate::metrics::Direction;
 use crate::session::Phase;
+use crate::session::auth::{Method, PasswordKind};
 
 /// The connections of the process, by the id of their session.
 #[derive(Debug, Default)]
@@ -102,16 +103,36 @@ impl Registry {
         let Some(entry) = self.entries.get(uid).map(|entry| Arc::clone(&entry)) else {
             return false;
         };
-        entry.ended.store(true, Ordering::Release);
-        let waker = entry.login().waker.take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        entry.end();
         true
+    }
+
+    /// Asks the sessions to end that came with an API key of this prefix, for this user, where
+    /// `withdrawn` says so; how many they are.
+    pub(crate) fn end_of_keys(&self, withdrawn: impl Fn(&str, &str) -> bool) -> usize {
+        let by_key = Method::Password(PasswordKind::ApiKey).name();
+        let came_with = |entry: &Entry| {
+            let login = entry.login();
+            let record = login.record.as_ref().filter(|_| login.method == Some(by_key))?;
+            Some((record.subject.clone()?, record.user.clone()))
+        };
+        let entries: Vec<_> = self.entries.iter().map(|entry| Arc::clone(&entry)).collect();
+        let gone = entries.iter().filter(|entry| {
+            came_with(entry).is_some_and(|(prefix, user)| withdrawn(&prefix, &user))
+        });
+        gone.map(|entry| entry.end()).count()
     }
 }
 
 impl Entry {
+    fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        let waker = self.login().waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     fn login(&self) -> MutexGuard<'_, Login> {
         // Each field is valid by itself, whatever a panic interrupted.
         self.login.lock().unwrap_or_else(PoisonError::into_inner)

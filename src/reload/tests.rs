@@ -70,6 +70,7 @@ impl Bench {
                 2 => Err("the configuration wants one rule".to_owned()),
                 _ => Ok(()),
             }),
+            swapped: Box::new(|_| {}),
             now: Box::new(|| Now { wall_us: 1, mono_us: 1 }),
         };
         let directory = folder.path().to_owned();

@@ -8,7 +8,7 @@ use crate::harness::{Portcullis, SOON, Setup, portcullis, wait_until};
 use crate::pg::Postgres;
 use crate::raw::{Raw, query};
 
-fn sessions(proxy: &Portcullis, filter: &str) -> Vec<Value> {
+pub(crate) fn sessions(proxy: &Portcullis, filter: &str) -> Vec<Value> {
     let (status, body) = proxy.admin("GET", &format!("/sessions{filter}"));
     assert_eq!(status, 200, "{body}");
     serde_json::from_str::<Value>(&body).unwrap()["sessions"].as_array().unwrap().clone()
