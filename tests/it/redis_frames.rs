@@ -1,5 +1,6 @@
 //! Our reading of a client's bytes beside that of a live Redis: the same words, the same refusals.
 
+use portcullis::wire::resp::reply::{End, Part, Replies};
 use portcullis::wire::resp::request::{Refused, RequestLimits, Scan, Scanner};
 
 use crate::redis::{RawRedis, Redis, Reply};
@@ -107,5 +108,42 @@ fn a_browser_is_told_nothing() {
         let mut client = RawRedis::connect(server.address());
         client.send(data);
         assert!(client.closed().is_empty());
+    }
+}
+
+#[test]
+fn replies_end_where_the_server_ends_them() {
+    let server = Redis::with_settings(&["enable-debug-command yes"]);
+    let kinds = [
+        "string", "integer", "double", "null", "array", "set", "map", "attrib", "verbatim", "true",
+        "false", "bignum",
+    ];
+    for version in ["2", "3"] {
+        let mut client = RawRedis::connect(server.address());
+        client.command(&["HELLO", version]);
+        client.command(&["HSET", "h", "f", "v"]);
+        let mut commands: Vec<Vec<&str>> = vec![
+            vec!["COMMAND"],
+            vec!["COMMAND", "DOCS"],
+            vec!["INFO"],
+            vec!["CONFIG", "GET", "*"],
+            vec!["HGETALL", "h"],
+            vec!["GET", "absent"],
+            vec!["NO", "SUCH"],
+            vec!["EVAL", "local t = {} for i = 1, 80 do t = {t} end return t", "0"],
+        ];
+        commands.extend(kinds.map(|kind| vec!["DEBUG", "PROTOCOL", kind]));
+        for command in commands {
+            client.send(&crate::redis::encode(&command));
+            let bytes = client.reply_bytes();
+            let mut replies = Replies::default();
+            let part = replies.next(&bytes).unwrap();
+            assert_eq!(part, Part { len: bytes.len(), end: End::Reply }, "{command:?}");
+        }
+        if version == "3" {
+            client.send(&crate::redis::encode(&["DEBUG", "PROTOCOL", "push"]));
+            let bytes = client.reply_bytes();
+            assert_eq!(Replies::default().next(&bytes).unwrap().end, End::Push);
+        }
     }
 }

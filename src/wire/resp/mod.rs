@@ -1,11 +1,12 @@
 //! The protocol of Redis and its relatives, versions 2 and 3 (RESP2, RESP3).
 //!
-//! The scanner of commands is resumable: a call looks at bytes it has not seen, and what it needs to go
-//! on is a few numbers. It does not recurse, and reserves no memory for what a peer announces.
+//! Both scanners are resumable: a call looks at bytes it has not seen, and what it needs to go
+//! on is a few numbers. Neither recurses, and neither reserves memory for what a peer announces.
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod inline;
+pub mod reply;
 pub mod request;
 #[cfg(test)]
 mod tests;

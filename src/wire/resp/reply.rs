@@ -1,0 +1,344 @@
+//! Where replies end, as servers send them in RESP2 and RESP3.
+//!
+//! [`Replies::next`] counts elements instead of building them: nesting is a stack of numbers with a
+//! maximum, so neither depth nor an announced count costs memory, and a long value is passed on as it
+//! arrives. What an element holds is not looked at here.
+
+use super::{LINE_BYTES_MAX, number};
+
+/// What the beginning of the server's bytes is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// So many bytes belong to what is under way: pass them on, the next call begins behind them.
+    pub len: usize,
+    /// Whether something ended with them.
+    pub end: End,
+}
+
+/// Whether a reply ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// More bytes are needed.
+    Open,
+    /// A reply to a command ended.
+    Reply,
+    /// A push ended, which answers no command.
+    Push,
+}
+
+/// Why a server's bytes cannot be followed. The connection ends: replies could be taken for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// No type of RESP begins with this byte.
+    Type(u8),
+    /// A length or a count is no number, or has no end.
+    Length,
+    /// A line or a value does not end where it should.
+    LineEnd,
+    /// Nested deeper than [`DEPTH_MAX`].
+    TooDeep,
+    /// A push inside of a reply, or attributes with nothing behind them.
+    Misplaced,
+}
+
+/// Finds the ends of replies. Calls are given the bytes behind those the last call spoke of.
+#[derive(Debug, Default)]
+pub struct Replies {
+    /// Elements still to come, outermost first; empty between two replies.
+    open: Vec<u64>,
+    /// Bytes of a value still to come, without the line end behind it.
+    value: usize,
+    /// Bytes of that line end still to come.
+    closing: u8,
+    /// Bytes of an unfinished line that were searched for its end.
+    searched: usize,
+    push: bool,
+}
+
+impl Replies {
+    /// Whether the bytes before this were whole replies: words of ours may come next.
+    pub fn is_between(&self) -> bool {
+        self.open.is_empty() && self.searched == 0
+    }
+
+    /// Looks at the beginning of `buf`, up to the end of one reply or push.
+    ///
+    /// # Errors
+    /// What no server sends.
+    pub fn next(&mut self, buf: &[u8]) -> Result<Part, Malformed> {
+        let mut at = 0;
+        loop {
+            at += self.pass_value(buf.get(at..).unwrap_or_default())?;
+            if self.value > 0 || self.closing > 0 {
+                return Ok(Part { len: at, end: End::Open });
+            }
+            if let Some(end) = self.close() {
+                return Ok(Part { len: at, end });
+            }
+            let rest = buf.get(at..).unwrap_or_default();
+            let Some(line) = self.line(rest)? else {
+                return Ok(Part { len: at, end: End::Open });
+            };
+            at += line.len() + 2;
+            self.head(line)?;
+        }
+    }
+
+    /// Takes what belongs to a value under way.
+    fn pass_value(&mut self, buf: &[u8]) -> Result<usize, Malformed> {
+        let mut taken = self.value.min(buf.len());
+        self.value -= taken;
+        while let (0, 1 | 2, Some(byte)) = (self.value, self.closing, buf.get(taken)) {
+            let expected = if self.closing == 2 { b'\r' } else { b'\n' };
+            if *byte != expected {
+                return Err(Malformed::LineEnd);
+            }
+            self.closing -= 1;
+            taken += 1;
+        }
+        Ok(taken)
+    }
+
+    /// Leaves what has no more elements; what ended, if that was all.
+    fn close(&mut self) -> Option<End> {
+        if self.open.is_empty() {
+            return None;
+        }
+        while self.open.last() == Some(&0) {
+            self.open.pop();
+        }
+        if !self.open.is_empty() {
+            return None;
+        }
+        Some(if std::mem::take(&mut self.push) { End::Push } else { End::Reply })
+    }
+
+    /// The line at the beginning, without its end; `None` while it has none.
+    fn line<'a>(&mut self, buf: &'a [u8]) -> Result<Option<&'a [u8]>, Malformed> {
+        let unseen = buf.get(self.searched..).unwrap_or_default();
+        let Some(place) = unseen.iter().position(|byte| *byte == b'\r') else {
+            self.searched = buf.len();
+            let endless = self.searched > LINE_BYTES_MAX;
+            return if endless { Err(Malformed::LineEnd) } else { Ok(None) };
+        };
+        self.searched += place;
+        if self.searched > LINE_BYTES_MAX {
+            return Err(Malformed::LineEnd);
+        }
+        match buf.get(self.searched + 1) {
+            None => Ok(None),
+            Some(b'\n') => Ok(buf.get(..std::mem::take(&mut self.searched))),
+            Some(_) => Err(Malformed::LineEnd),
+        }
+    }
+
+    /// Counts the element that begins with this line.
+    fn head(&mut self, line: &[u8]) -> Result<(), Malformed> {
+        let (kind, rest) = line.split_first().ok_or(Malformed::Length)?;
+        if self.open.is_empty() {
+            self.push = *kind == b'>';
+            self.open.push(1);
+        } else if *kind == b'>' {
+            return Err(Malformed::Misplaced);
+        }
+        match kind {
+            b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => self.count_one(),
+            b'$' | b'!' | b'=' => {
+                self.count_one()?;
+                if let Some(len) = length(*kind, rest)? {
+                    self.value = usize::try_from(len).map_err(|_| Malformed::Length)?;
+                    self.closing = 2;
+                }
+                Ok(())
+            }
+            b'*' | b'~' | b'>' => {
+                self.count_one()?;
+                self.enter(length(*kind, rest)?.unwrap_or(0))
+            }
+            b'%' => {
+                self.count_one()?;
+                self.enter(pairs(length(*kind, rest)?)?)
+            }
+            // Attributes stand in front of an element and are none.
+            b'|' if self.push => Err(Malformed::Misplaced),
+            b'|' => self.enter(pairs(length(*kind, rest)?)?),
+            other => Err(Malformed::Type(*other)),
+        }
+    }
+
+    fn count_one(&mut self) -> Result<(), Malformed> {
+        let left = self.open.last_mut().ok_or(Malformed::Misplaced)?;
+        *left = left.checked_sub(1).ok_or(Malformed::Misplaced)?;
+        Ok(())
+    }
+
+    fn enter(&mut self, elements: u64) -> Result<(), Malformed> {
+        if self.open.len() > DEPTH_MAX {
+            return Err(Malformed::TooDeep);
+        }
+        self.open.push(elements);
+        Ok(())
+    }
+}
+
+/// A length or a count; `None` for the nulls of RESP2, which only two types have.
+fn length(kind: u8, digits: &[u8]) -> Result<Option<u64>, Malformed> {
+    match number(digits).ok_or(Malformed::Length)? {
+        -1 if matches!(kind, b'$' | b'*') => Ok(None),
+        n => u64::try_from(n).map(Some).map_err(|_| Malformed::Length),
+    }
+}
+
+fn pairs(count: Option<u64>) -> Result<u64, Malformed> {
+    count.unwrap_or(0).checked_mul(2).ok_or(Malformed::Length)
+}
+
+/// Deepest nesting of a reply. Scripts nest deeper only to see what happens.
+pub const DEPTH_MAX: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The ends of everything in these bytes, each with its place, and what stopped the reading.
+    fn ends(data: &[u8], piece: usize) -> (Vec<(usize, End)>, Option<Malformed>) {
+        let mut replies = Replies::default();
+        let (mut buf, mut place, mut found) = (Vec::new(), 0, Vec::new());
+        for part in data.chunks(piece) {
+            buf.extend_from_slice(part);
+            loop {
+                let Part { len, end } = match replies.next(&buf) {
+                    Ok(part) => part,
+                    Err(malformed) => return (found, Some(malformed)),
+                };
+                assert!(len <= buf.len(), "takes what is there");
+                buf.drain(..len);
+                place += len;
+                if end == End::Open {
+                    break;
+                }
+                found.push((place, end));
+            }
+        }
+        (found, None)
+    }
+
+    #[track_caller]
+    fn whole(data: &str, end: End) {
+        for piece in [1, 2, 7, usize::MAX] {
+            let twice = [data, data].concat();
+            let places = vec![(data.len(), end), (twice.len(), end)];
+            assert_eq!(ends(twice.as_bytes(), piece), (places, None), "{data:?} by {piece}");
+        }
+    }
+
+    #[test]
+    fn each_type_ends_where_it_ends() {
+        for data in [
+            "+OK\r\n",
+            "-ERR no\r\n",
+            ":-7\r\n",
+            "$-1\r\n",
+            "$0\r\n\r\n",
+            "$4\r\na\r\nb\r\n",
+            "*-1\r\n",
+            "*0\r\n",
+            "*2\r\n$1\r\na\r\n*1\r\n:1\r\n",
+            "_\r\n",
+            "#t\r\n",
+            ",1.5\r\n",
+            "(99999999999999999999\r\n",
+            "!5\r\nERR x\r\n",
+            "=5\r\ntxt:a\r\n",
+            "%1\r\n+a\r\n*2\r\n:1\r\n:2\r\n",
+            "~2\r\n+a\r\n+b\r\n",
+            "|1\r\n+ttl\r\n:3\r\n+OK\r\n",
+            "*2\r\n|1\r\n+ttl\r\n:3\r\n+a\r\n+b\r\n",
+        ] {
+            whole(data, End::Reply);
+        }
+        whole(">2\r\n+invalidate\r\n*1\r\n+k\r\n", End::Push);
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_an_error() {
+        let cases: [(&[u8], Malformed); 11] = [
+            (b"hello\r\n", Malformed::Type(b'h')),
+            (b"$x\r\n", Malformed::Length),
+            (b"$-2\r\n", Malformed::Length),
+            (b"%-1\r\n", Malformed::Length),
+            (b"=-1\r\n", Malformed::Length),
+            (b"$01\r\na\r\n", Malformed::Length),
+            (b"$1\r\nab\r\n", Malformed::LineEnd),
+            (b"+a\rb\r\n", Malformed::LineEnd),
+            (b"*2\r\n+a\r\n>1\r\n+b\r\n", Malformed::Misplaced),
+            (b"\r\n", Malformed::Length),
+            (b">1\r\n|1\r\n", Malformed::Misplaced),
+        ];
+        for (data, malformed) in cases {
+            let shown = data.escape_ascii().to_string();
+            assert_eq!(ends(data, usize::MAX), (vec![], Some(malformed)), "{shown}");
+            assert_eq!(ends(data, 1), (vec![], Some(malformed)), "{shown}");
+        }
+        assert_eq!(ends(&b"*1\r\n".repeat(1000), 7).1, Some(Malformed::TooDeep));
+        assert_eq!(ends(&b"|1\r\n".repeat(1000), 7).1, Some(Malformed::TooDeep));
+        let endless = [&b"+"[..], &b"a".repeat(LINE_BYTES_MAX + 1)].concat();
+        assert_eq!(ends(&endless, 100).1, Some(Malformed::LineEnd));
+    }
+
+    #[test]
+    fn an_announced_count_costs_nothing() {
+        let data = b"*9223372036854775807\r\n$9223372036854775807\r\nabc";
+        assert_eq!(ends(data, usize::MAX), (vec![], None));
+        assert_eq!(ends(b"%9223372036854775807\r\n%9223372036854775807\r\n", 3), (vec![], None));
+    }
+
+    fn element() -> impl Strategy<Value = Vec<u8>> {
+        let bulk = prop::collection::vec(any::<u8>(), 0..20).prop_map(|bytes| {
+            [format!("${}\r\n", bytes.len()).as_bytes(), &bytes, b"\r\n"].concat()
+        });
+        let leaf = prop_oneof![
+            bulk,
+            "[+:_#,(-][a-z0-9]{0,8}".prop_map(|line| format!("{line}\r\n").into_bytes()),
+            Just(b"$-1\r\n".to_vec()),
+        ];
+        leaf.prop_recursive(4, 30, 5, |inner| {
+            (prop::sample::select(&b"*~%"[..]), prop::collection::vec(inner, 0..6)).prop_map(
+                |(kind, mut items)| {
+                    if kind == b'%' && items.len() % 2 == 1 {
+                        items.pop();
+                    }
+                    let count = if kind == b'%' { items.len() / 2 } else { items.len() };
+                    [&[kind][..], format!("{count}\r\n").as_bytes(), &items.concat()].concat()
+                },
+            )
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn replies_end_where_they_were_written_to_end(
+            replies in prop::collection::vec(element(), 1..5),
+            piece in 1..40_usize,
+        ) {
+            let mut place = 0;
+            let places: Vec<_> = replies.iter().map(|reply| {
+                place += reply.len();
+                (place, End::Reply)
+            }).collect();
+            prop_assert_eq!(ends(&replies.concat(), piece), (places, None));
+        }
+
+        #[test]
+        fn any_bytes_read_in_pieces_are_the_bytes_at_once(
+            data in prop::collection::vec(prop::sample::select(&b"*$%|>~+:-_1290\r\r\n\n"[..]), 0..80),
+        ) {
+            let whole = ends(&data, usize::MAX);
+            for piece in [1, 2, 7] {
+                prop_assert_eq!(&ends(&data, piece), &whole);
+            }
+        }
+    }
+}
