@@ -1,14 +1,20 @@
 //! What must hold for any bytes: the entry point of the fuzzer and of its corpus in the tests.
 
+use super::reply::{End, Malformed, Replies};
 use super::request::{Form, Refused, RequestLimits, Scan, Scanner, Stage};
 
-/// Reads `data` as commands of a client and checks that
+/// Reads `data` as commands of a client and as replies of a server, and checks that
 /// - commands found in pieces are the commands found at once, with the same refusal at their end,
-/// - a command found as an array, written again from its arguments, is found again.
+/// - a command found as an array, written again from its arguments, is found again,
+/// - replies end at the same places, however they arrive.
 ///
 /// # Panics
 /// If one of them does not hold.
-pub fn fuzz_commands(data: &[u8]) {
+pub fn fuzz_frames(data: &[u8]) {
+    let ends = ends(data, usize::MAX);
+    for piece in [1, 2, 7, 64] {
+        assert_eq!(self::ends(data, piece), ends, "in pieces of {piece}");
+    }
     for limits in [RequestLimits::LOGGED_IN, RequestLimits::BEFORE_LOGIN, TIGHT] {
         let whole = read(data, usize::MAX, limits);
         for piece in [1, 2, 7, 64] {
@@ -96,6 +102,29 @@ fn take_all(
         assert!(taken <= buf.len(), "takes what is there");
         buf.drain(..taken);
     }
+}
+
+/// Where replies and pushes end in these bytes, and what stopped the reading.
+pub(super) fn ends(data: &[u8], piece: usize) -> (Vec<(usize, End)>, Option<Malformed>) {
+    let mut replies = Replies::default();
+    let (mut buf, mut place, mut found) = (Vec::new(), 0, Vec::new());
+    for part in data.chunks(piece) {
+        buf.extend_from_slice(part);
+        loop {
+            let part = match replies.next(&buf) {
+                Ok(part) => part,
+                Err(malformed) => return (found, Some(malformed)),
+            };
+            assert!(part.len <= buf.len(), "takes what is there");
+            buf.drain(..part.len);
+            place += part.len;
+            if part.end == End::Open {
+                break;
+            }
+            found.push((place, part.end));
+        }
+    }
+    (found, None)
 }
 
 /// A command as an array.

@@ -146,7 +146,7 @@ impl Replies {
             b'$' | b'!' | b'=' => {
                 self.count_one()?;
                 if let Some(len) = length(*kind, rest)? {
-                    self.value = usize::try_from(len).map_err(|_| Malformed::Length)?;
+                    self.value = usize::try_from(len).ok().ok_or(Malformed::Length)?;
                     self.closing = 2;
                 }
                 Ok(())
@@ -185,7 +185,7 @@ impl Replies {
 fn length(kind: u8, digits: &[u8]) -> Result<Option<u64>, Malformed> {
     match number(digits).ok_or(Malformed::Length)? {
         -1 if matches!(kind, b'$' | b'*') => Ok(None),
-        n => u64::try_from(n).map(Some).map_err(|_| Malformed::Length),
+        n => u64::try_from(n).ok().map(Some).ok_or(Malformed::Length),
     }
 }
 
@@ -200,30 +200,8 @@ pub const DEPTH_MAX: usize = 100;
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::fuzz::ends;
     use super::*;
-
-    /// The ends of everything in these bytes, each with its place, and what stopped the reading.
-    fn ends(data: &[u8], piece: usize) -> (Vec<(usize, End)>, Option<Malformed>) {
-        let mut replies = Replies::default();
-        let (mut buf, mut place, mut found) = (Vec::new(), 0, Vec::new());
-        for part in data.chunks(piece) {
-            buf.extend_from_slice(part);
-            loop {
-                let Part { len, end } = match replies.next(&buf) {
-                    Ok(part) => part,
-                    Err(malformed) => return (found, Some(malformed)),
-                };
-                assert!(len <= buf.len(), "takes what is there");
-                buf.drain(..len);
-                place += len;
-                if end == End::Open {
-                    break;
-                }
-                found.push((place, end));
-            }
-        }
-        (found, None)
-    }
 
     #[track_caller]
     fn whole(data: &str, end: End) {

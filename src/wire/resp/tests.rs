@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::fuzz::{Found, Reading, TIGHT, fuzz_commands, read, write};
+use super::fuzz::{Found, Reading, TIGHT, fuzz_frames, read, write};
 use super::request::{Args as _, Refused, RequestLimits, Scan, Scanner};
 
 fn args(words: &[&str]) -> Found {
@@ -118,7 +118,7 @@ fn the_corpus_holds() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/resp_frames");
     let mut files = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
-        fuzz_commands(&std::fs::read(entry.unwrap().path()).unwrap());
+        fuzz_frames(&std::fs::read(entry.unwrap().path()).unwrap());
         files += 1;
     }
     assert!(files >= 10, "only {files} inputs were found");
@@ -139,12 +139,12 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #[test]
     fn holds_for_any_bytes(data in prop::collection::vec(any::<u8>(), 0..256)) {
-        fuzz_commands(&data);
+        fuzz_frames(&data);
     }
 
     #[test]
     fn holds_for_streams_of_commands(pieces in prop::collection::vec(piece(), 0..8)) {
-        fuzz_commands(&pieces.concat());
+        fuzz_frames(&pieces.concat());
     }
 
     /// Another reader of the same protocol finds the same arguments.
