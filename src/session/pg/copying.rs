@@ -66,6 +66,8 @@ impl Ready {
             (Frontend::Flush, Reads::Messages) if head.len == HEAD_BYTES => None,
             // The server would not look at it.
             (Frontend::Flush, Reads::Data { .. }) => Some(self.drop_message(head, input)),
+            // Counted when it is whole: the COPY may fail before the rest of it arrives.
+            (Frontend::Sync, Reads::Data { .. }) if input.len() < head.len => Some(Handled::Wait),
             (Frontend::Sync, Reads::Data { syncs }) => {
                 let syncs = syncs.saturating_add(1).min(self.config.pending_replies_max);
                 self.copying.reads = Reads::Data { syncs };
