@@ -61,7 +61,8 @@ pub(super) fn read(data: &[u8], piece: usize, limits: RequestLimits) -> Reading 
     for part in data.chunks(piece) {
         buf.extend_from_slice(part);
         if let Err(refused) = take_all(&mut scanner, &mut buf, &mut reading) {
-            return Reading { refused: Some(refused), left: 0, ..reading };
+            // How much of a value was passed on before its end was found wrong depends on arrival.
+            return Reading { refused: Some(refused), left: 0, streamed: 0, ..reading };
         }
     }
     // A command that is dropped in pieces leaves nothing of what has arrived, or the line it is in.
