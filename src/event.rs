@@ -19,7 +19,7 @@ mod ocsf;
 pub(crate) mod tests;
 
 pub use command::{CommandClass, CommandRecord, CommandRun, RecordedMask, RunResult, StoreError};
-pub use ocsf::{CommandJson, Instance, SessionJson, StatementJson};
+pub use ocsf::{CommandJson, Instance, Judgement, SessionJson, StatementJson};
 
 /// Wall-clock and monotonic time of one turn, taken once by the shell and passed as a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,9 @@ use prometheus::{
     Encoder, Gauge, Histogram, IntCounter, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
-use crate::event::{CommandRun, Event, EventKind, RunResult, SessionRecord, StatementRecord};
+use crate::event::{
+    CommandRun, Event, EventKind, Judgement, RunResult, SessionRecord, StatementRecord,
+};
 
 mod labels;
 mod registrar;
@@ -237,7 +239,8 @@ impl Metrics {
             }
             EventKind::SessionClosed { end } => self.sessions_ended.inc(EndKind::of(end).index()),
             EventKind::Decision { statement, limited_by, .. } => {
-                self.decision(session, statement, limited_by.is_some());
+                let judgement = statement.judgement().or_limited(limited_by.as_ref());
+                self.decision(session, statement, judgement);
             }
             EventKind::Outcome { statement, rows, duration_us, error, .. } => {
                 if let Some(datasource) = self.of_session(session) {
@@ -249,7 +252,8 @@ impl Metrics {
             }
             EventKind::CommandsDecided { run, limited_by } => {
                 if let Some(datasource) = self.of_session(session) {
-                    datasource.commands(run, limited_by.is_some());
+                    let judgement = run.record.judgement().or_limited(limited_by.as_ref());
+                    datasource.commands(run, judgement);
                 }
             }
             EventKind::CommandsCompleted { run, decision: _, result } => {
@@ -289,10 +293,10 @@ impl Metrics {
         &self,
         session: Option<&SessionRecord>,
         statement: &StatementRecord,
-        limited: bool,
+        judgement: Judgement,
     ) {
         let Some(datasource) = self.of_session(session) else { return };
-        let decided = Decided::of(statement, limited).index();
+        let decided = Decided::of(judgement).index();
         datasource.requests.inc(Command::of(statement).index() * Decided::ALL.len() + decided);
         if let Some(failure) = ParseFailure::of(statement) {
             datasource.parse_failures.inc(failure.index());
@@ -359,8 +363,8 @@ impl DatasourceMetrics {
     }
 
     /// Counts a run of commands that were decided alike.
-    fn commands(&self, run: &CommandRun, limited: bool) {
-        let decided = Decided::of_commands(&run.record, limited).index();
+    fn commands(&self, run: &CommandRun, judgement: Judgement) {
+        let decided = Decided::of(judgement).index();
         let command = Command::of_class(run.record.class).index();
         self.requests.add(command * Decided::ALL.len() + decided, run.count);
         if run.record.is_unknown() {

@@ -1,7 +1,7 @@
 //! The closed sets label values come from. No user, address, table, text or fingerprint is ever a
 //! label: whoever can send statements could otherwise grow the registry.
 
-use crate::event::{RecordedVerdict, StatementRecord};
+use crate::event::{Judgement, RecordedVerdict, StatementRecord};
 use crate::facts::Verb;
 
 macro_rules! labels {
@@ -265,14 +265,14 @@ impl Command {
 }
 
 impl Decided {
-    pub(super) fn of(statement: &StatementRecord, limited: bool) -> Self {
-        match &statement.verdict {
-            _ if limited => Self::RateLimit,
-            RecordedVerdict::Denied { .. } => Self::Deny,
-            RecordedVerdict::Modified if statement.masked.is_empty() => Self::Filter,
-            RecordedVerdict::Modified => Self::Mask,
-            RecordedVerdict::Allowed if statement.observed.is_empty() => Self::Allow,
-            RecordedVerdict::Allowed => Self::Monitor,
+    pub(super) fn of(judgement: Judgement) -> Self {
+        match judgement {
+            Judgement::Limited => Self::RateLimit,
+            Judgement::Denied => Self::Deny,
+            Judgement::Filtered => Self::Filter,
+            Judgement::Masked => Self::Mask,
+            Judgement::Allowed => Self::Allow,
+            Judgement::Observed => Self::Monitor,
         }
     }
 }

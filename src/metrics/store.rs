@@ -1,7 +1,7 @@
 //! What is counted of commands to a key-value store.
 
-use super::labels::{Command, Decided, ErrorClass, Source};
-use crate::event::{CommandClass, CommandRecord, RecordedVerdict, StoreError};
+use super::labels::{Command, ErrorClass, Source};
+use crate::event::{CommandClass, StoreError};
 
 impl Command {
     /// The label of a class of commands.
@@ -15,19 +15,6 @@ impl Command {
             CommandClass::Connection => Self::Connection,
             CommandClass::Admin => Self::Admin,
             CommandClass::Other => Self::Other,
-        }
-    }
-}
-
-impl Decided {
-    pub(super) fn of_commands(record: &CommandRecord, limited: bool) -> Self {
-        match &record.verdict {
-            _ if limited => Self::RateLimit,
-            RecordedVerdict::Denied { .. } => Self::Deny,
-            RecordedVerdict::Modified if record.masked.is_empty() => Self::Filter,
-            RecordedVerdict::Modified => Self::Mask,
-            RecordedVerdict::Allowed if record.observed.is_empty() => Self::Allow,
-            RecordedVerdict::Allowed => Self::Monitor,
         }
     }
 }

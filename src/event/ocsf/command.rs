@@ -2,27 +2,15 @@
 
 use super::super::command::{CommandClass, CommandRecord, CommandRun, RecordedMask, RunResult};
 use super::super::json::Json;
-use super::statement::{DELETE, Judgement, OTHER, READ, WRITE, policy};
-use super::{ENRICHMENTS, Frame, ID_BYTES_MAX, Kind, PATH_BYTES_MAX, RULES, TEXT_BYTES_MAX, Trail};
+use super::parts::{Judgement, Parts, Scribe, mask_enrichment, policy, rule_lists};
+use super::statement::{DELETE, OTHER, READ, WRITE};
+use super::{ENRICHMENTS, Frame, ID_BYTES_MAX, Kind, RULES, TEXT_BYTES_MAX, Trail};
 use crate::name::RuleId;
 
-/// A record's part of its events, escaped once.
+/// A record's part of its events, escaped once. Its subject is the members `type_id` and
+/// `query_info`.
 #[derive(Debug)]
-pub struct CommandJson {
-    /// The members `type_id` and `query_info`.
-    subject: Box<[u8]>,
-    /// The member `enrichments`: what is masked.
-    enrichments: Box<[u8]>,
-    /// The member `policy`; empty when no rule shaped the decision.
-    policy: Box<[u8]>,
-    /// The members `status_code` and `status_detail` of a refusal.
-    refusal: Box<[u8]>,
-    /// Our own members of the decision.
-    own: Box<[u8]>,
-    judgement: Judgement,
-    /// A part did not fit its bound.
-    cut: bool,
-}
+pub struct CommandJson(Parts);
 
 impl Frame<'_> {
     pub(super) fn commands_decided(
@@ -32,33 +20,19 @@ impl Frame<'_> {
         limited_by: Option<&RuleId>,
     ) {
         let record = &*run.record;
-        let prepared = record.prepared();
-        let judgement = if limited_by.is_some() { Judgement::Limited } else { prepared.judgement };
+        let CommandJson(parts) = record.prepared();
+        let judgement = parts.judgement.or_limited(limited_by);
         self.opening(json, record, (judgement, judgement.word()));
-        let cut = prepared.cut || self.trail().cut;
+        let cut = parts.cut || self.trail().cut;
         self.metadata(json, "commands.decided", Trail { decision: None, cut });
         self.who(json);
-        json.members(&prepared.subject);
+        json.members(&parts.subject);
         json.integer("count", run.count);
-        judgement.effect().write(json);
-        if judgement.refuses() {
-            json.flag("is_alert", true);
-        }
-        match limited_by {
-            Some(rule) => {
-                json.object("policy", |json| policy(json, rule, "rate_limit", Judgement::Limited));
-                json.word("status_detail", "rate limit exceeded");
-            }
-            None => {
-                json.members(&prepared.policy);
-                json.members(&prepared.refusal);
-            }
-        }
-        json.members(&prepared.enrichments);
+        parts.decided(json, limited_by);
         self.own_fields(json, |json| {
             self.run(json, run, judgement);
             json.flag("forwarded", !judgement.refuses());
-            json.members(&prepared.own);
+            json.members(&parts.own);
         });
     }
 
@@ -69,16 +43,16 @@ impl Frame<'_> {
         (decision, result): (u64, RunResult),
     ) {
         let record = &*run.record;
-        let prepared = record.prepared();
+        let CommandJson(parts) = record.prepared();
         let RunResult { failed, error, bytes, duration_us } = result;
         let word = if failed > 0 { "failed" } else { "completed" };
-        self.opening(json, record, (prepared.judgement, word));
-        let cut = prepared.cut || self.trail().cut;
+        self.opening(json, record, (parts.judgement, word));
+        let cut = parts.cut || self.trail().cut;
         self.metadata(json, "commands.completed", Trail { decision: Some(decision), cut });
         self.who(json);
-        json.members(&prepared.subject);
+        json.members(&parts.subject);
         json.integer("count", run.count);
-        let mut effect = prepared.judgement.effect();
+        let mut effect = parts.judgement.effect();
         if failed > 0 {
             effect.status = super::FAILURE;
         }
@@ -86,10 +60,10 @@ impl Frame<'_> {
         if let Some(error) = error {
             json.word("status_code", error.word());
         }
-        json.members(&prepared.policy);
+        json.members(&parts.policy);
         json.integer("duration", duration_us / 1000);
         self.own_fields(json, |json| {
-            self.run(json, run, prepared.judgement);
+            self.run(json, run, parts.judgement);
             json.word("class", record.class.audited());
             json.integer("failed", failed);
             json.integer("bytes", bytes);
@@ -128,25 +102,22 @@ impl CommandRecord {
     }
 
     fn prepare(&self) -> CommandJson {
-        let judgement =
-            Judgement::of(&self.verdict, (!self.masked.is_empty(), !self.observed.is_empty()));
-        let mut cut = false;
-        let mut part = |write: &dyn Fn(&mut Json<'_>)| -> Box<[u8]> {
-            let mut out = Vec::new();
-            let mut json = Json::new(&mut out);
-            write(&mut json);
-            cut |= json.is_cut();
-            out.into()
-        };
-        CommandJson {
-            subject: part(&|json| self.subject(json)),
-            enrichments: part(&|json| self.enrichments(json)),
-            policy: part(&|json| self.policy(json, judgement)),
-            refusal: part(&|json| super::statement::refusal(json, &self.verdict)),
-            own: part(&|json| self.own(json)),
+        let judgement = self.judgement();
+        let mut scribe = Scribe::default();
+        CommandJson(Parts {
+            subject: scribe.part(|json| self.subject(json)),
+            enrichments: scribe.part(|json| self.enrichments(json)),
+            policy: scribe.part(|json| self.policy(json, judgement)),
+            refusal: scribe.part(|json| super::parts::refusal(json, &self.verdict)),
+            own: scribe.part(|json| self.own(json)),
             judgement,
-            cut,
-        }
+            cut: scribe.cut,
+        })
+    }
+
+    /// What the decision amounts to.
+    pub fn judgement(&self) -> Judgement {
+        Judgement::of(&self.verdict, (!self.masked.is_empty(), !self.observed.is_empty()))
     }
 
     fn activity(&self) -> u8 {
@@ -184,15 +155,7 @@ impl CommandRecord {
         json.list("enrichments", self.masked.iter(), ENRICHMENTS, |json, mask| {
             let RecordedMask { pattern, function, class } = mask;
             json.item(|json| {
-                json.word("name", "value");
-                json.text("value", pattern, PATH_BYTES_MAX);
-                json.word("type", "mask");
-                json.object("data", |json| {
-                    json.word("fn", function);
-                    if let Some(class) = class {
-                        json.text("class", class, ID_BYTES_MAX);
-                    }
-                });
+                mask_enrichment(json, ("value", pattern), (function, class.as_deref()))
             });
         });
     }
@@ -215,13 +178,7 @@ impl CommandRecord {
         json.list("commands", std::iter::once(&*self.command), RULES, |json, name| {
             json.item_text(name, ID_BYTES_MAX);
         });
-        for (key, rules) in [("rules", &self.rules), ("observed", &self.observed)] {
-            if !rules.is_empty() {
-                json.list(key, rules.iter(), RULES, |json, rule| {
-                    json.item_text(&rule.0, ID_BYTES_MAX);
-                });
-            }
-        }
+        rule_lists(json, &self.rules, &self.observed);
     }
 }
 

@@ -15,11 +15,13 @@
 //! when a field changes its meaning.
 
 mod command;
+mod parts;
 mod process;
 mod session;
 mod statement;
 
 pub use command::CommandJson;
+pub use parts::Judgement;
 pub use process::Instance;
 pub use session::SessionJson;
 pub use statement::StatementJson;

@@ -3,32 +3,21 @@
 use crate::facts::{Verb, VerbClass};
 use crate::name::RuleId;
 
+use super::super::StatementRecord;
 use super::super::json::Json;
-use super::super::{RecordedVerdict, StatementRecord};
+use super::parts::{Judgement, Parts, Scribe, mask_enrichment, policy, rule_lists};
 use super::process::members;
 use super::{
-    ENRICHMENTS, Effect, Frame, ID_BYTES_MAX, Kind, PATH_BYTES_MAX, REASON_BYTES_MAX, RELATIONS,
-    RULES, TEXT_BYTES_MAX, Trail,
+    ENRICHMENTS, Frame, ID_BYTES_MAX, Kind, PATH_BYTES_MAX, RELATIONS, RULES, TEXT_BYTES_MAX, Trail,
 };
 
 /// A plan's part of its events, escaped once.
 #[derive(Debug)]
 pub struct StatementJson {
-    /// The members `table`, `type_id` and `query_info`.
-    subject: Box<[u8]>,
-    /// The member `enrichments`: masked columns and filtered relations.
-    enrichments: Box<[u8]>,
-    /// The member `policy`; empty when no rule shaped the decision.
-    policy: Box<[u8]>,
-    /// The members `status_code` and `status_detail` of a refusal.
-    refusal: Box<[u8]>,
-    /// Our own members of the decision.
-    own: Box<[u8]>,
+    /// Of these, the subject is the members `table`, `type_id` and `query_info`.
+    parts: Parts,
     /// The verb the event goes by.
     verb: Verb,
-    judgement: Judgement,
-    /// A part did not fit its bound.
-    cut: bool,
 }
 
 /// How a statement came, and the rules it was decided under.
@@ -65,37 +54,20 @@ impl Frame<'_> {
         limited_by: Option<&RuleId>,
         form: Form,
     ) {
-        let prepared = statement.prepared();
-        let judgement = if limited_by.is_some() { Judgement::Limited } else { prepared.judgement };
-        let activity = activity(prepared.verb);
-        self.head(
-            json,
-            Kind { class: 6005, activity, severity: judgement.severity(least(prepared.verb)) },
-        );
-        self.message(json, prepared.verb, judgement.word());
-        let cut = prepared.cut || self.trail().cut;
+        let StatementJson { parts, verb } = statement.prepared();
+        let judgement = parts.judgement.or_limited(limited_by);
+        let severity = judgement.severity(least(*verb));
+        self.head(json, Kind { class: 6005, activity: activity(*verb), severity });
+        self.message(json, *verb, judgement.word());
+        let cut = parts.cut || self.trail().cut;
         self.metadata(json, "statement.decided", Trail { decision: None, cut });
         self.who(json);
-        json.members(&prepared.subject);
-        judgement.effect().write(json);
-        if judgement.refuses() {
-            json.flag("is_alert", true);
-        }
-        match limited_by {
-            Some(rule) => {
-                json.object("policy", |json| policy(json, rule, "rate_limit", Judgement::Limited));
-                json.word("status_detail", "rate limit exceeded");
-            }
-            None => {
-                json.members(&prepared.policy);
-                json.members(&prepared.refusal);
-            }
-        }
-        json.members(&prepared.enrichments);
+        json.members(&parts.subject);
+        parts.decided(json, limited_by);
         self.own_fields(json, |json| {
             self.form(json, form, judgement);
             json.flag("forwarded", !judgement.refuses());
-            json.members(&prepared.own);
+            json.members(&parts.own);
         });
     }
 
@@ -106,17 +78,16 @@ impl Frame<'_> {
         result: Completion<'_>,
         form: Form,
     ) {
-        let prepared = statement.prepared();
-        let mut effect = prepared.judgement.effect();
-        let activity = activity(prepared.verb);
-        let severity = prepared.judgement.severity(least(prepared.verb));
-        self.head(json, Kind { class: 6005, activity, severity });
+        let StatementJson { parts, verb } = statement.prepared();
+        let mut effect = parts.judgement.effect();
+        let severity = parts.judgement.severity(least(*verb));
+        self.head(json, Kind { class: 6005, activity: activity(*verb), severity });
         let word = if result.error.is_some() { "failed" } else { "completed" };
-        self.message(json, prepared.verb, word);
-        let cut = prepared.cut || self.trail().cut;
+        self.message(json, *verb, word);
+        let cut = parts.cut || self.trail().cut;
         self.metadata(json, "statement.completed", Trail { decision: Some(result.decision), cut });
         self.who(json);
-        json.members(&prepared.subject);
+        json.members(&parts.subject);
         if result.error.is_some() {
             effect.status = super::FAILURE;
         }
@@ -124,11 +95,11 @@ impl Frame<'_> {
         if let Some(code) = result.error.and_then(|code| std::str::from_utf8(code).ok()) {
             json.text("status_code", code, ID_BYTES_MAX);
         }
-        json.members(&prepared.policy);
+        json.members(&parts.policy);
         json.integer("duration", result.duration_us / 1000);
         self.own_fields(json, |json| {
-            self.form(json, form, prepared.judgement);
-            json.word("class", prepared.verb.class().name());
+            self.form(json, form, parts.judgement);
+            json.word("class", verb.class().name());
             json.integer("rows", result.rows);
             json.integer("bytes", result.bytes);
             json.integer("duration_us", result.duration_us);
@@ -160,24 +131,17 @@ impl StatementRecord {
 
     fn prepare(&self) -> StatementJson {
         let judgement = self.judgement();
-        let mut cut = false;
-        let mut part = |write: &dyn Fn(&mut Json<'_>)| -> Box<[u8]> {
-            let mut out = Vec::new();
-            let mut json = Json::new(&mut out);
-            write(&mut json);
-            cut |= json.is_cut();
-            out.into()
-        };
-        StatementJson {
-            subject: part(&|json| self.subject(json)),
-            enrichments: part(&|json| self.enrichments(json)),
-            refusal: part(&|json| refusal(json, &self.verdict)),
-            own: part(&|json| self.own(json)),
+        let mut scribe = Scribe::default();
+        let parts = Parts {
+            subject: scribe.part(|json| self.subject(json)),
+            enrichments: scribe.part(|json| self.enrichments(json)),
+            refusal: scribe.part(|json| super::parts::refusal(json, &self.verdict)),
+            own: scribe.part(|json| self.own(json)),
             policy: self.policy(judgement),
-            verb: self.leading_verb(),
             judgement,
-            cut,
-        }
+            cut: scribe.cut,
+        };
+        StatementJson { parts, verb: self.leading_verb() }
     }
 
     /// The verb with the greatest consequence names the event: `EXPLAIN DELETE` is a delete.
@@ -186,7 +150,8 @@ impl StatementRecord {
         self.verbs.iter().copied().min_by_key(|verb| rank(verb)).unwrap_or(Verb::Empty)
     }
 
-    fn judgement(&self) -> Judgement {
+    /// What the decision amounts to.
+    pub fn judgement(&self) -> Judgement {
         Judgement::of(&self.verdict, (!self.masked.is_empty(), !self.observed.is_empty()))
     }
 
@@ -246,13 +211,7 @@ impl StatementRecord {
         if missing > 0 {
             json.integer("relations_omitted", u64::try_from(missing).unwrap_or(u64::MAX));
         }
-        for (key, rules) in [("rules", &self.rules), ("observed", &self.observed)] {
-            if !rules.is_empty() {
-                json.list(key, rules.iter(), RULES, |json, rule| {
-                    json.item_text(&rule.0, ID_BYTES_MAX);
-                });
-            }
-        }
+        rule_lists(json, &self.rules, &self.observed);
         if !self.masked.is_empty() {
             let masked = u64::try_from(self.masked.len()).unwrap_or(u64::MAX);
             json.integer("masked_columns", masked);
@@ -271,15 +230,7 @@ impl Enrichment<'_> {
     fn write(&self, json: &mut Json<'_>) {
         match self {
             Self::Mask { column, function, class } => {
-                json.word("name", "table.columns");
-                json.text("value", column, PATH_BYTES_MAX);
-                json.word("type", "mask");
-                json.object("data", |json| {
-                    json.word("fn", function);
-                    if let Some(class) = class {
-                        json.text("class", class, ID_BYTES_MAX);
-                    }
-                });
+                mask_enrichment(json, ("table.columns", column), (function, *class));
             }
             Self::Filter { relation, rule } => {
                 json.word("name", "table");
@@ -288,83 +239,6 @@ impl Enrichment<'_> {
                 json.object("data", |json| json.text("rule", &rule.0, ID_BYTES_MAX));
             }
         }
-    }
-}
-
-pub(super) fn refusal(json: &mut Json<'_>, verdict: &RecordedVerdict) {
-    match verdict {
-        RecordedVerdict::Denied { code, reason } => {
-            json.text("status_code", code, ID_BYTES_MAX);
-            json.text("status_detail", reason, REASON_BYTES_MAX);
-        }
-        RecordedVerdict::Allowed | RecordedVerdict::Modified => {}
-    }
-}
-
-pub(super) fn policy(json: &mut Json<'_>, rule: &RuleId, kind: &'static str, judgement: Judgement) {
-    json.text("name", &rule.0, ID_BYTES_MAX);
-    json.text("uid", &rule.0, ID_BYTES_MAX);
-    json.word("type", kind);
-    json.flag("is_applied", !matches!(judgement, Judgement::Observed));
-}
-
-/// What a decision amounts to, as the trail words it.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Judgement {
-    Allowed,
-    /// Allowed, but a rule in mode shadow or warn would have acted.
-    Observed,
-    Masked,
-    Filtered,
-    Denied,
-    Limited,
-}
-
-impl Judgement {
-    /// Of a verdict, with whether something is masked and whether a rule would have acted.
-    pub(super) fn of(verdict: &RecordedVerdict, (masked, observed): (bool, bool)) -> Self {
-        match verdict {
-            RecordedVerdict::Denied { .. } => Self::Denied,
-            RecordedVerdict::Modified if !masked => Self::Filtered,
-            RecordedVerdict::Modified => Self::Masked,
-            RecordedVerdict::Allowed if !observed => Self::Allowed,
-            RecordedVerdict::Allowed => Self::Observed,
-        }
-    }
-
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Allowed => "allowed",
-            Self::Observed => "observed",
-            Self::Masked => "masked",
-            Self::Filtered => "filtered",
-            Self::Denied => "refused",
-            Self::Limited => "rate-limited",
-        }
-    }
-
-    pub(super) fn effect(self) -> Effect {
-        match self {
-            Self::Allowed => Effect::ALLOWED,
-            Self::Observed => Effect::LOGGED,
-            Self::Masked | Self::Filtered => Effect::CORRECTED,
-            Self::Denied => Effect::BLOCKED,
-            Self::Limited => Effect::REJECTED,
-        }
-    }
-
-    pub(super) fn refuses(self) -> bool {
-        matches!(self, Self::Denied | Self::Limited)
-    }
-
-    /// `severity_id`, at least this.
-    pub(super) fn severity(self, least: u8) -> u8 {
-        let own = match self {
-            Self::Allowed | Self::Filtered => 1,
-            Self::Observed | Self::Masked => 2,
-            Self::Denied | Self::Limited => 3,
-        };
-        own.max(least)
     }
 }
 
