@@ -180,11 +180,9 @@ impl Identities {
         let mut withdrawn = false;
         match &login.credential {
             Credential::Name => {}
-            Credential::ApiKey(prefix) => match self.keys.get(prefix) {
-                Some(key) if !key.revoked && *key.user == *login.user => {
-                    roles.extend(key.roles().iter().cloned());
-                }
-                Some(_) | None => withdrawn = true,
+            Credential::ApiKey(prefix) => match self.key_in_force(prefix, &login.user) {
+                Some(key) => roles.extend(key.roles().iter().cloned()),
+                None => withdrawn = true,
             },
             Credential::Token(asserted) => {
                 roles.extend(asserted.roles.intersection(&self.claims.roles).cloned());
@@ -247,6 +245,11 @@ impl Identities {
     pub(crate) fn attributes(&self) -> BTreeSet<&str> {
         let written = self.entries.iter().flat_map(|entry| entry.attributes.keys());
         written.chain(&self.claims.attributes).map(|name| &**name).collect()
+    }
+
+    /// The key of this prefix, if the user has it still.
+    pub(crate) fn key_in_force(&self, prefix: &str, user: &str) -> Option<&ApiKey> {
+        self.keys.get(prefix).filter(|key| !key.revoked && *key.user == *user)
     }
 
     /// Roles that tokens may assert.

@@ -70,6 +70,11 @@ impl RuleSet {
         self.identities.claimed_attributes()
     }
 
+    /// Whether a session that came with the API key of this prefix, as this user, may go on.
+    pub fn key_in_force(&self, prefix: &str, user: &str) -> bool {
+        self.identities.key_in_force(prefix, user).is_some()
+    }
+
     /// Roles that tokens may assert.
     pub fn claimed_roles(&self) -> &BTreeSet<Arc<str>> {
         self.identities.claimed_roles()

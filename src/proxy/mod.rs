@@ -455,9 +455,7 @@ fn end_session(shared: &Shared, request: EndRequest<'_>) -> Ended {
 /// Ends the sessions of API keys that these rules no longer know: they would be refused every
 /// statement, but what runs would run on, and notifications arrive.
 fn end_withdrawn(shared: &Shared, rules: &RuleSet) {
-    let ended = shared.sessions.end_of_keys(|prefix, user| {
-        rules.key(prefix).is_none_or(|key| key.revoked || *key.user != *user)
-    });
+    let ended = shared.sessions.end_of_keys(|prefix, user| !rules.key_in_force(prefix, user));
     if ended > 0 {
         warn!(sessions = ended, "sessions end because their API keys were withdrawn");
     }
