@@ -8,8 +8,6 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 
 use super::api_key;
 use super::derive::Derivation;
@@ -20,7 +18,8 @@ use crate::event::Now;
 use crate::policy::{Credential, Login};
 use crate::session::auth::{Attempt, Grant, PasswordKind, Reply, Secret};
 use crate::session::gate::ActiveRules;
-use crate::session::pg::scram::{self, Keys};
+use crate::session::pg::scram::Keys;
+use crate::session::pg::scram::server::Stored;
 
 /// Whose tokens an entry of the configuration takes.
 #[derive(Debug)]
@@ -68,29 +67,24 @@ impl Judge {
         }
     }
 
-    /// Whether the password is the one a verifier was made of. A verifier is made up in any case,
-    /// and all rounds are done for it, so that a user nobody knows takes as long as another.
+    /// Whether the password is the one a verifier was made of. All rounds are done for a made-up
+    /// one, too, so that a user nobody knows takes as long as another.
     async fn stored(
         &self,
         rules: &ArcSwap<ActiveRules>,
         attempt: &Attempt,
         password: &Secret,
     ) -> Reply {
-        let (found, made_up) = {
-            let rules = rules.load();
-            let usual = rules.set.usual_verifier();
-            let made_up = scram::server::made_up(&self.decoy, &attempt.user, usual);
-            (rules.set.verifier(&attempt.user).cloned(), made_up)
+        let stored = {
+            let rules = &rules.load().set;
+            let found = rules.verifier(&attempt.user).cloned();
+            Stored::or_made_up(found, (&self.decoy, &attempt.user), rules.usual_verifier())
         };
-        let known = found.is_some();
-        let verifier = found.unwrap_or(made_up);
-        let (salt, iterations) = (verifier.salt, verifier.iterations);
+        let (salt, iterations) = (stored.verifier().salt.clone(), stored.verifier().iterations);
         let Some(salted) = self.derivation.derive(password.clone(), salt, iterations).await else {
             return Reply::Unavailable("keys could not be derived");
         };
-        let stored_key: [u8; 32] = Sha256::digest(Keys::of(&salted).client_key).into();
-        let same = bool::from(stored_key.ct_eq(&verifier.stored_key));
-        if known && same {
+        if stored.holds(&Keys::of(&salted).client_key) {
             return Reply::Granted(Grant { credential: Credential::Name, subject: None });
         }
         Reply::Refused("the password is wrong, or no such user")

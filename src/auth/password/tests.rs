@@ -8,6 +8,7 @@ use crate::auth::jwks::{Algorithm, KeySet};
 use crate::auth::jwt::{ClaimPath, UserMatch};
 use crate::policy::{RuleSet, SourceFile};
 use crate::session::auth::Method;
+use crate::session::pg::scram;
 
 const NOW: Now = Now { wall_us: 1_790_000_000_000_000, mono_us: 1_000_000 };
 

@@ -7,8 +7,8 @@ use super::challenge::{Challenge, refuse, refuse_proof, report};
 use super::login::Connecting;
 use super::relay;
 use super::scope::ScopeTracker;
+use super::scram::Learned;
 use super::scram::server::{Binding, Stored};
-use super::scram::{self, Learned};
 use super::{Call, Denied, Journal, PgConfig, State};
 use crate::facts::{Certainty, Facts, SettingChange};
 use crate::policy::{Credential, Decision, DenyReason, Login as PolicyLogin};
@@ -206,8 +206,7 @@ impl Candidate {
         }
     }
 
-    /// What the client's proof is checked against. One is made up in any case, so that it takes no
-    /// longer where it is needed.
+    /// What the client's proof is checked against.
     fn stored(
         &self,
         turn: Turn<'_>,
@@ -229,8 +228,7 @@ impl Candidate {
             }
             (StoredIn::Server, LookedUp::NotAsked) => (None, rules.usual_verifier()),
         };
-        let made_up = scram::server::made_up(&config.authentication.decoy, &self.login.user, like);
-        found.map_or(Stored::MadeUp(made_up), Stored::Real)
+        Stored::or_made_up(found, (&config.authentication.decoy, &self.login.user), like)
     }
 
     /// A proof that took no exchange: whom it names, or nothing.

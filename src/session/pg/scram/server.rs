@@ -40,6 +40,34 @@ pub enum Stored {
     MadeUp(ScramVerifier),
 }
 
+impl Stored {
+    /// The verifier of a user, or one made up for the user. It is made up in any case, so that it
+    /// takes no longer where it is needed.
+    pub fn or_made_up(
+        found: Option<ScramVerifier>,
+        (secret, user): (&[u8; 32], &str),
+        like: (u32, usize),
+    ) -> Self {
+        let made_up = made_up(secret, user, like);
+        found.map_or(Self::MadeUp(made_up), Self::Real)
+    }
+
+    /// What to check against.
+    pub fn verifier(&self) -> &ScramVerifier {
+        let (Self::Real(verifier) | Self::MadeUp(verifier)) = self;
+        verifier
+    }
+
+    /// Whether the client has this key, in the same time for every answer.
+    pub fn holds(&self, client_key: &[u8; 32]) -> bool {
+        let real = match self {
+            Self::Real(_) => Choice::from(1),
+            Self::MadeUp(_) => Choice::from(0),
+        };
+        bool::from(sha256(client_key).ct_eq(&self.verifier().stored_key) & real)
+    }
+}
+
 /// An exchange after its first two messages.
 #[derive(Debug)]
 pub struct Exchange {
@@ -70,7 +98,7 @@ impl Exchange {
         let theirs = nonce(attributes.expect('r')?)?;
         attributes.finish()?;
         let nonce = format!("{theirs}{}", encode(ours));
-        let (Stored::Real(verifier) | Stored::MadeUp(verifier)) = &stored;
+        let verifier = stored.verifier();
         let first = format!("r={nonce},s={},i={}", encode(&verifier.salt), verifier.iterations);
         let signed = format!("{bare},{first},");
         let channel = encode(&[header.as_bytes(), bound].concat());
@@ -97,15 +125,12 @@ impl Exchange {
         if channel != self.channel {
             return Err(ScramError::ChannelBinding("the channel binding does not hold"));
         }
-        let (verifier, real) = match &self.stored {
-            Stored::Real(verifier) => (verifier, Choice::from(1)),
-            Stored::MadeUp(verifier) => (verifier, Choice::from(0)),
-        };
+        let verifier = self.stored.verifier();
         let signed = [self.signed.as_bytes(), unproven.as_bytes()];
         let client_key = xor(&proof, &hmac(&verifier.stored_key, &signed));
-        let holds = sha256(&client_key).ct_eq(&verifier.stored_key);
+        let holds = self.stored.holds(&client_key);
         let signature = encode(&hmac(&verifier.server_key, &signed));
-        if !bool::from(holds & real) {
+        if !holds {
             return Err(ScramError::WrongProof);
         }
         let ScramVerifier { iterations, salt, stored_key: _, server_key } = verifier;
