@@ -37,3 +37,38 @@ fn number(text: &[u8]) -> Option<i64> {
 
 /// Longest line of a request or of a reply's head, as in the server.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// A value that is passed on or dropped as it arrives, and the line end behind it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tail {
+    /// Bytes of the value still to come.
+    value: usize,
+    /// Bytes of the line end still to come.
+    closing: u8,
+}
+
+impl Tail {
+    /// A value of this length of which nothing has arrived.
+    fn of(value: usize) -> Self {
+        Self { value, closing: 2 }
+    }
+
+    fn is_over(self) -> bool {
+        self.value == 0 && self.closing == 0
+    }
+
+    /// How many of these bytes are its own; `None` if it does not end as a line does.
+    fn take(&mut self, buf: &[u8]) -> Option<usize> {
+        let mut taken = self.value.min(buf.len());
+        self.value -= taken;
+        while let (0, 1 | 2, Some(byte)) = (self.value, self.closing, buf.get(taken)) {
+            let expected = if self.closing == 2 { b'\r' } else { b'\n' };
+            if *byte != expected {
+                return None;
+            }
+            self.closing -= 1;
+            taken += 1;
+        }
+        Some(taken)
+    }
+}

@@ -4,7 +4,7 @@
 //! maximum, so neither depth nor an announced count costs memory, and a long value is passed on as it
 //! arrives. What an element holds is not looked at here.
 
-use super::{LINE_BYTES_MAX, number};
+use super::{LINE_BYTES_MAX, Tail, number};
 
 /// What the beginning of the server's bytes is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +46,8 @@ pub enum Malformed {
 pub struct Replies {
     /// Elements still to come, outermost first; empty between two replies.
     open: Vec<u64>,
-    /// Bytes of a value still to come, without the line end behind it.
-    value: usize,
-    /// Bytes of that line end still to come.
-    closing: u8,
+    /// A value under way.
+    tail: Tail,
     /// Bytes of an unfinished line that were searched for its end.
     searched: usize,
     push: bool,
@@ -68,8 +66,9 @@ impl Replies {
     pub fn next(&mut self, buf: &[u8]) -> Result<Part, Malformed> {
         let mut at = 0;
         loop {
-            at += self.pass_value(buf.get(at..).unwrap_or_default())?;
-            if self.value > 0 || self.closing > 0 {
+            let rest = buf.get(at..).unwrap_or_default();
+            at += self.tail.take(rest).ok_or(Malformed::LineEnd)?;
+            if !self.tail.is_over() {
                 return Ok(Part { len: at, end: End::Open });
             }
             if let Some(end) = self.close() {
@@ -82,21 +81,6 @@ impl Replies {
             at += line.len() + 2;
             self.head(line)?;
         }
-    }
-
-    /// Takes what belongs to a value under way.
-    fn pass_value(&mut self, buf: &[u8]) -> Result<usize, Malformed> {
-        let mut taken = self.value.min(buf.len());
-        self.value -= taken;
-        while let (0, 1 | 2, Some(byte)) = (self.value, self.closing, buf.get(taken)) {
-            let expected = if self.closing == 2 { b'\r' } else { b'\n' };
-            if *byte != expected {
-                return Err(Malformed::LineEnd);
-            }
-            self.closing -= 1;
-            taken += 1;
-        }
-        Ok(taken)
     }
 
     /// Leaves what has no more elements; what ended, if that was all.
@@ -146,8 +130,7 @@ impl Replies {
             b'$' | b'!' | b'=' => {
                 self.count_one()?;
                 if let Some(len) = length(*kind, rest)? {
-                    self.value = usize::try_from(len).ok().ok_or(Malformed::Length)?;
-                    self.closing = 2;
+                    self.tail = Tail::of(usize::try_from(len).ok().ok_or(Malformed::Length)?);
                 }
                 Ok(())
             }

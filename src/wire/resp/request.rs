@@ -9,31 +9,7 @@
 //! carriage return and any byte), this is strict: two readings of one stream are a way around rules.
 
 use super::inline::split;
-use super::{LINE_BYTES_MAX, number};
-
-/// The arguments of one command, its name included.
-pub trait Args {
-    /// How many there are.
-    fn len(&self) -> usize;
-
-    /// Whether there is none.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The bytes of one; `None` behind the end, or where it has not arrived yet.
-    fn get(&self, index: usize) -> Option<&[u8]>;
-}
-
-impl Args for [&[u8]] {
-    fn len(&self) -> usize {
-        <[&[u8]]>::len(self)
-    }
-
-    fn get(&self, index: usize) -> Option<&[u8]> {
-        <[&[u8]]>::get(self, index).copied()
-    }
-}
+use super::{LINE_BYTES_MAX, Tail, number};
 
 /// What a client may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,8 +185,9 @@ enum State {
     Bulk(usize),
     /// The bytes of a last argument that is streamed.
     Streamed(Tail),
-    /// A command that is too long is being dropped: so many arguments are left.
-    Dropping { tail: Tail, left: usize },
+    /// A command that is too long is being dropped: so many arguments are left, the one under way
+    /// included; `None` between two of them.
+    Dropping { tail: Option<Tail>, left: usize },
 }
 
 impl Scanner {
@@ -271,7 +248,7 @@ impl Scanner {
     /// It does not end where it should.
     pub fn pass(&mut self, buf: &[u8]) -> Result<usize, Refused> {
         let State::Streamed(tail) = &mut self.state else { return Ok(0) };
-        let taken = tail.take(buf)?;
+        let taken = tail.take(buf).ok_or(Refused::LineEnd)?;
         if tail.is_over() {
             self.state = State::Between;
         }
@@ -341,7 +318,7 @@ impl Scanner {
     }
 
     fn found(&self, buf: &[u8], len: usize) -> Result<Scan, Refused> {
-        let name = self.args(buf).at(0).unwrap_or_default();
+        let name = self.args(buf).get(0).unwrap_or_default();
         if matches!(name.len(), 4 | 5)
             && (name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:"))
         {
@@ -396,12 +373,12 @@ impl Scanner {
     /// The argument at `at`, of this length, does not fit.
     fn too_long(&mut self, buf: &[u8], len: usize) -> Result<Scan, Refused> {
         let left = self.announced - self.spans.len();
-        let tail = Tail { bytes: len, closing: 2 };
+        let tail = Tail::of(len);
         if left == 1 && !self.spans.is_empty() {
             self.state = State::Streamed(tail);
             return Ok(Scan::Head { len: self.at, last: len });
         }
-        self.drop_on(buf, (self.at, tail, left))
+        self.drop_on(buf, (self.at, Some(tail), left))
     }
 
     /// Drops what has arrived of a command that is too long. Between calls `at` is zero, where the
@@ -409,18 +386,20 @@ impl Scanner {
     fn drop_on(
         &mut self,
         buf: &[u8],
-        (mut dropped, mut tail, mut left): (usize, Tail, usize),
+        (mut dropped, mut tail, mut left): (usize, Option<Tail>, usize),
     ) -> Result<Scan, Refused> {
+        let partly = |dropped| if dropped == 0 { Scan::Incomplete } else { Scan::Drop(dropped) };
         loop {
-            dropped += tail.take(buf.get(dropped..).unwrap_or_default())?;
             self.at = 0;
-            if !tail.is_over() {
-                self.state = State::Dropping { tail, left };
-                return Ok(if dropped == 0 { Scan::Incomplete } else { Scan::Drop(dropped) });
+            if let Some(tail) = &mut tail {
+                let rest = buf.get(dropped..).unwrap_or_default();
+                dropped += tail.take(rest).ok_or(Refused::LineEnd)?;
+                if !tail.is_over() {
+                    self.state = State::Dropping { tail: Some(*tail), left };
+                    return Ok(partly(dropped));
+                }
+                left -= 1;
             }
-            // An argument is over; a tail that was over before the call stands between two.
-            left -= usize::from(tail.counts());
-            tail = Tail::BETWEEN;
             if left == 0 {
                 self.state = State::Between;
                 return Ok(Scan::TooLong(dropped));
@@ -428,11 +407,11 @@ impl Scanner {
             self.at = dropped;
             let Some(len) = self.bulk_head(buf)? else {
                 self.at = 0;
-                self.state = State::Dropping { tail, left };
-                return Ok(if dropped == 0 { Scan::Incomplete } else { Scan::Drop(dropped) });
+                self.state = State::Dropping { tail: None, left };
+                return Ok(partly(dropped));
             };
             dropped = self.at;
-            tail = Tail { bytes: len, closing: 2 };
+            tail = Some(Tail::of(len));
         }
     }
 
@@ -467,46 +446,6 @@ impl Scanner {
     }
 }
 
-/// Bytes of an argument that are not held, and the line end behind them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Tail {
-    bytes: usize,
-    /// Bytes of the line end still to come; [`Tail::BETWEEN`] has had none.
-    closing: u8,
-}
-
-impl Tail {
-    /// No argument: the next one's length comes next.
-    const BETWEEN: Self = Self { bytes: 0, closing: u8::MAX };
-
-    fn is_over(self) -> bool {
-        self.bytes == 0 && !matches!(self.closing, 1 | 2)
-    }
-
-    /// Whether an argument ended with it.
-    fn counts(self) -> bool {
-        self.closing == 0
-    }
-
-    /// Takes what is its own.
-    fn take(&mut self, buf: &[u8]) -> Result<usize, Refused> {
-        let mut taken = self.bytes.min(buf.len());
-        self.bytes -= taken;
-        if self.bytes > 0 {
-            return Ok(taken);
-        }
-        while let (1 | 2, Some(byte)) = (self.closing, buf.get(taken)) {
-            let expected = if self.closing == 2 { b'\r' } else { b'\n' };
-            if *byte != expected {
-                return Err(Refused::LineEnd);
-            }
-            self.closing -= 1;
-            taken += 1;
-        }
-        Ok(taken)
-    }
-}
-
 /// The arguments of one command, where they stand in the buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct Arguments<'a> {
@@ -516,8 +455,14 @@ pub struct Arguments<'a> {
 }
 
 impl<'a> Arguments<'a> {
+    /// How many the command has, its name included.
+    #[expect(clippy::len_without_is_empty, reason = "a command has a name")]
+    pub fn len(&self) -> usize {
+        self.announced
+    }
+
     /// The bytes of one; `None` behind the end, or where it is streamed.
-    pub fn at(&self, index: usize) -> Option<&'a [u8]> {
+    pub fn get(&self, index: usize) -> Option<&'a [u8]> {
         let Span { start, len } = *self.spans.get(index)?;
         self.bytes.get(start..start.checked_add(len)?)
     }
@@ -528,15 +473,5 @@ impl<'a> Arguments<'a> {
         self.spans
             .iter()
             .map(move |Span { start, len }| bytes.get(*start..start + len).unwrap_or_default())
-    }
-}
-
-impl Args for Arguments<'_> {
-    fn len(&self) -> usize {
-        self.announced
-    }
-
-    fn get(&self, index: usize) -> Option<&[u8]> {
-        self.at(index)
     }
 }

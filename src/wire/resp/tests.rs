@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::fuzz::{Found, Reading, TIGHT, fuzz_frames, read, write};
-use super::request::{Args as _, Refused, RequestLimits, Scan, Scanner};
+use super::request::{Refused, RequestLimits, Scan, Scanner};
 
 fn args(words: &[&str]) -> Found {
     Found::Command(words.iter().map(|word| word.as_bytes().to_vec()).collect())
