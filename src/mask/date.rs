@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use super::digits;
 use crate::obligation::DateUnit;
 
 /// Truncates `2024-05-17`, `2024-05-17 12:30:00.5`, `2024-05-17T12:30Z`. `None` if the text is no
@@ -71,9 +72,4 @@ fn zone(time: &str) -> Option<&str> {
     }
     let hours_only = !time.contains(':');
     (parts.next().is_none() && !hours_only && digits(fraction).is_some()).then_some(zone)
-}
-
-fn digits(text: &str) -> Option<&str> {
-    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    plain.then_some(text)
 }

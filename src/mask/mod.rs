@@ -16,6 +16,7 @@ use crate::name::RuleId;
 use crate::obligation::{JsonPath, MaskFn};
 
 mod date;
+#[cfg(any(test, fuzzing))]
 mod fuzz;
 mod json;
 mod keyed;
@@ -24,6 +25,7 @@ mod number;
 mod tests;
 mod text;
 
+#[cfg(any(test, fuzzing))]
 pub use fuzz::fuzz_mask;
 pub use keyed::MaskKey;
 
@@ -185,4 +187,10 @@ fn of_text(function: &MaskFn, value: &str, out: &mut Vec<u8>) -> Option<()> {
         | MaskFn::Constant(_)
         | MaskFn::Nullify => None,
     }
+}
+
+/// The text, if it is decimal digits and nothing else.
+fn digits(text: &str) -> Option<&str> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then_some(text)
 }

@@ -2,6 +2,8 @@
 
 use std::io::Write as _;
 
+use super::digits;
+
 /// Most digits before the point: what is computed with has room for twice as much.
 const DIGITS_MAX: usize = 30;
 
@@ -17,15 +19,15 @@ pub(super) fn bucket(value: &str, width: u64, offset: i64, out: &mut Vec<u8>) ->
 
 /// The greatest whole number that is not above it.
 fn floor(value: &str) -> Option<i128> {
-    let (negative, digits) = match value.strip_prefix('-') {
-        Some(digits) => (true, digits),
+    let (negative, unsigned) = match value.strip_prefix('-') {
+        Some(unsigned) => (true, unsigned),
         None => (false, value.strip_prefix('+').unwrap_or(value)),
     };
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
-    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !plain(whole) || !plain(fraction) || whole.len() > DIGITS_MAX {
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
+    if whole.len() > DIGITS_MAX {
         return None;
     }
+    let (whole, fraction) = (digits(whole)?, digits(fraction)?);
     let whole: i128 = whole.parse().ok()?;
     if !negative {
         return Some(whole);
