@@ -17,6 +17,7 @@ use crate::session::gate::{ActiveRules, PlanCache};
 use crate::session::{
     Answer, Effect, EndCause, Outbox, SECRET_BYTES, Session as _, Side, TlsPeer, Turn,
 };
+use crate::wire::pg::encoding::Encoding;
 use crate::wire::pg::frame::{self, HEAD_BYTES};
 use crate::wire::pg::message::{self, ParseBody};
 use crate::wire::pg::startup;
@@ -316,9 +317,11 @@ pub fn fuzz_session(data: &[u8]) {
     }
     let sent = whole.to_server.len() + whole.to_client.len();
     assert!(sent <= SENT_BYTES_FREE + data.len() * SENT_BYTES_EACH, "{sent} of {}", data.len());
-    let client: Vec<u8> =
-        pieces.iter().filter(|(s, _)| *s == Side::Client).flat_map(|(_, b)| b.clone()).collect();
-    check_texts(world, user, &client, &whole.to_server);
+    let said = |by: Side| -> Vec<u8> {
+        pieces.iter().filter(|(side, _)| *side == by).flat_map(|(_, bytes)| bytes.clone()).collect()
+    };
+    let told = encodings_told(&said(Side::Server));
+    check_texts(world, user, (&said(Side::Client), &told), &whole.to_server);
 }
 
 fn logged_in<'a>(world: &'a World, user: &str) -> Run<'a> {
@@ -381,7 +384,20 @@ fn text_of<'a>((tag, body): &(u8, &'a [u8])) -> Option<&'a [u8]> {
     }
 }
 
-fn check_texts(world: &World, user: &str, client: &[u8], sent: &[u8]) {
+/// Encodings the server told of besides UTF-8.
+fn encodings_told(server: &[u8]) -> Vec<Encoding> {
+    let parameters = frames(server).into_iter().filter(|(tag, _)| *tag == b'S');
+    let named = parameters.filter_map(|(_, body)| body.strip_prefix(b"client_encoding\0"));
+    named.filter_map(|name| name.strip_suffix(&[0])).map(Encoding::of).collect()
+}
+
+/// How a text may have been read: as UTF-8, or by an encoding the session was told of.
+fn readings(text: &[u8], told: &[Encoding]) -> Vec<String> {
+    let utf8 = std::str::from_utf8(text).ok().map(str::to_owned);
+    utf8.into_iter().chain(told.iter().filter_map(|encoding| encoding.stand_in(text))).collect()
+}
+
+fn check_texts(world: &World, user: &str, (client, told): (&[u8], &[Encoding]), sent: &[u8]) {
     let own: BTreeSet<&[u8]> = frames(client).iter().filter_map(text_of).collect();
     let class = world.class(user);
     let analyzer = World::analyzer();
@@ -396,16 +412,20 @@ fn check_texts(world: &World, user: &str, client: &[u8], sent: &[u8]) {
         if is_ours(text) {
             continue;
         }
-        let known = std::str::from_utf8(text).ok();
-        let Some(known) = known else {
-            unreachable("a text that is not UTF-8 went out");
-            continue;
+        assert!(class.governed || own.contains(text), "not the client's: {}", text.escape_ascii());
+        // Under rules nothing but UTF-8 is read.
+        let told = if class.governed { &[][..] } else { told };
+        let permitted = |read: &String| {
+            let parsed = sql::analyze(read, catalog.as_deref(), &path, &analyzer.limits);
+            let decision = world.rules.set.decide(&class, &parsed.facts);
+            parsed.facts.certainty == Certainty::Known && matches!(decision, Decision::Allow(_))
         };
-        let parsed = sql::analyze(known, catalog.as_deref(), &path, &analyzer.limits);
-        assert!(parsed.facts.certainty == Certainty::Known, "not understood: {known}");
-        assert!(class.governed || own.contains(text), "not the client's: {known}");
-        let decision = world.rules.set.decide(&class, &parsed.facts);
-        assert!(matches!(decision, Decision::Allow(_)), "not allowed: {known}");
+        let readings = readings(text, told);
+        assert!(
+            readings.iter().any(permitted),
+            "not understood, or not allowed: {}",
+            text.escape_ascii()
+        );
     }
 }
 
