@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::facts::Relation;
-use crate::name::RuleId;
+use crate::name::{Glob, RuleId};
 
 mod json_path;
 mod keyed;
@@ -195,6 +195,31 @@ pub struct Governance {
     pub masks: Vec<ColumnMask>,
     /// All filters; they are ANDed.
     pub filters: Vec<RowFilter>,
+}
+
+/// A mask on values of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValueMask {
+    /// Fields it is for; `None` for every value of the key, in a field or not.
+    pub fields: Option<Arc<[Glob]>>,
+    /// Where in a value that is JSON; `None` for the whole value.
+    pub path: Option<JsonPath>,
+    /// What to do.
+    pub function: MaskFn,
+    /// Class the value carries, if it was found by class.
+    pub class: Option<Arc<str>>,
+    /// The rule that asked for it.
+    pub rule: RuleId,
+}
+
+/// Everything one key owes for one identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyGovernance {
+    /// Place of the key among those of the facts.
+    pub key: usize,
+    /// The masks on its values; of those that concern one value the strongest holds, and one
+    /// without a path is stronger than any with one.
+    pub masks: Vec<ValueMask>,
 }
 
 #[cfg(test)]

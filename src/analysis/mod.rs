@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 pub mod catalog;
+pub mod redis;
 pub mod sql;
 
 pub use catalog::{Catalog, SearchPath};

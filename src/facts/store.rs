@@ -106,4 +106,7 @@ pub enum Unnamed {
     Counted,
     /// All keys are changed or removed.
     Changed,
+    /// Keys that cannot be told from the command are read or written: names are put together on the
+    /// server (SORT with BY or GET, scripts).
+    Reached,
 }

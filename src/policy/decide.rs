@@ -223,6 +223,7 @@ impl<'a> Question<'a> {
         let warned = observed.iter().filter(|rule| rule.mode == Mode::Warn);
         Allowed {
             governances,
+            values: Vec::new(),
             limits: matched.iter().filter_map(|rule| self.limit(rule)).collect(),
             rules: shaping(matched),
             observed: observed.iter().map(|rule| rule.id.clone()).collect(),

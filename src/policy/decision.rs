@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::name::RuleId;
-use crate::obligation::Governance;
+use crate::obligation::{Governance, KeyGovernance};
 
 /// The answer for one text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Decision {
 pub struct Allowed {
     /// One entry per relation that owes something; relations that owe nothing are absent.
     pub governances: Vec<Governance>,
+    /// One entry per key whose values owe something, by place; keys that owe nothing are absent.
+    pub values: Vec<KeyGovernance>,
     /// Limits to charge each time the text runs.
     pub limits: Vec<Limit>,
     /// Enforced rules that shaped the decision: masks and filters first, then allows, each by id.
