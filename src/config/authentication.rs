@@ -206,6 +206,36 @@ pub(super) fn check(
     Some((Authentication { entries, decoy, iterations_max: 0 }, logins))
 }
 
+/// Refuses what only PostgreSQL's logins have.
+pub(super) fn refuse_foreign(written: &Written, problems: &mut Problems) {
+    let Written { entries, accounts, query, decoy } = written;
+    let mut refuse = |at: &Span, message: &str, help: &str| {
+        problems.push(Diagnostic::error(at, message).with_help(help));
+    };
+    for entry in entries.iter().flatten() {
+        if matches!(entry.method, Some(Method::Scram(_))) {
+            let help = "use `password`, which is held against the same verifier, over TLS";
+            refuse(&entry.at, "Redis clients send their password: they have no SCRAM", help);
+        }
+        if let Some(database) = entry.databases.first() {
+            refuse(&database.at, NO_DATABASE, "take `databases` out");
+        }
+    }
+    for at in accounts.iter().flat_map(WrittenAccounts::databases) {
+        refuse(at, NO_DATABASE, "take `databases` out");
+    }
+    if let Some(query) = query {
+        let help = "keep verifiers in identities.yaml";
+        refuse(&query.at, "a Redis server stores no verifiers that could be asked for", help);
+    }
+    if let Some(decoy) = decoy {
+        let help = "take `decoy_secret_file` out";
+        refuse(&decoy.at, "Redis clients are shown no salts, so none are made up", help);
+    }
+}
+
+const NO_DATABASE: &str = "a Redis login names no database";
+
 fn reachable(entries: &[Entry], problems: &mut Problems) {
     let catch_all = entries.iter().position(Entry::fits_everything);
     if let Some(place) = catch_all

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::source::{self, Spanned, TargetServer, TlsMode};
 use super::{
     CatalogLogin, Config, Datasource, Limits, Listen, Log, Rules, ServerAddress, SessionLimits,
-    TcpLimits, authentication, listen, tls,
+    TcpLimits, authentication, listen, protocol, tls,
 };
 use crate::audit::{AuditConfig, QUEUE_EVENTS_MIN, Target, WhenFull};
 use crate::auth::throttle::Bounds;
@@ -48,9 +48,11 @@ fn datasource(
     taken: &mut listen::Addresses,
     problems: &mut Problems,
 ) -> Option<Datasource> {
+    protocol::refuse_foreign(&source, problems);
     let source::Datasource {
         at,
         name,
+        protocol,
         listen,
         upstream: servers,
         target,
@@ -82,16 +84,17 @@ fn datasource(
     if servers.is_empty() && !problems.has_errors() {
         problems.error(&at, "`upstream` names no server");
     }
+    let protocol = protocol?;
     let leg = authentication::Leg::of(tls.as_ref());
     let (tls_mode, tls) = match tls {
-        Some(written) => (written.mode, tls::client_leg(written, base, problems)),
+        Some(written) => (written.mode, tls::client_leg(written, (base, protocol), problems)),
         None => (TlsMode::Off, None),
     };
     let catalog = catalog.and_then(|catalog| check_catalog(catalog, base, problems));
     let logins = authentication::check(logins, base, leg, problems);
     let upstream_tls = match upstream_tls {
-        Some(written) => tls::server_leg(written, base, problems),
-        None => tls::default_server_leg(&upstream, &at, problems),
+        Some(written) => tls::server_leg(written, (base, protocol), problems),
+        None => tls::default_server_leg(&upstream, (&at, protocol), problems),
     };
     let (authentication, logins) = logins?;
     if let (Some(target), None) = (&target, &catalog)
@@ -104,6 +107,7 @@ fn datasource(
     }
     Some(Datasource {
         name: name?.value.into(),
+        protocol,
         listen,
         upstream,
         target: target.map(|written| written.value).unwrap_or_default(),

@@ -25,6 +25,7 @@ mod check;
 mod listen;
 #[cfg(test)]
 mod listen_tests;
+mod protocol;
 mod session_limits;
 mod source;
 #[cfg(test)]
@@ -34,6 +35,7 @@ mod tokens;
 
 pub use admin::Admin;
 pub use listen::{Listen, ListenAt, Port};
+pub use protocol::Protocol;
 pub use session_limits::{OnClientGone, SessionLimits};
 pub use source::{LogFormat, TargetServer, TlsMode};
 
@@ -59,6 +61,8 @@ pub struct Config {
 pub struct Datasource {
     /// Name in rules, events and metrics.
     pub name: Arc<str>,
+    /// What they and the server speak.
+    pub protocol: Protocol,
     /// Sockets clients connect to; at least one, unique over all datasources.
     pub listen: Vec<Listen>,
     /// Servers, in the order in which they are tried; at least one.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{authentication, listen};
+use super::{Protocol, authentication, listen};
 use crate::audit::WhenFull;
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::yaml::{MapReader, Node, Problems};
@@ -32,6 +32,7 @@ pub(super) struct File {
 pub(super) struct Datasource {
     pub(super) at: Span,
     pub(super) name: Option<Spanned<String>>,
+    pub(super) protocol: Option<Protocol>,
     pub(super) listen: Vec<listen::Written>,
     pub(super) upstream: Vec<Spanned<String>>,
     pub(super) target: Option<Spanned<TargetServer>>,
@@ -201,9 +202,8 @@ fn datasources(node: &Node, problems: &mut Problems) -> Vec<Datasource> {
 fn datasource(node: &Node, problems: &mut Problems) -> Option<Datasource> {
     let mut map = MapReader::new(node, problems)?;
     let name = map.required("name", problems).and_then(|n| string(n, problems));
-    if let Some(protocol) = map.required("protocol", problems) {
-        protocol.one_of(&[("postgresql", ())], problems);
-    }
+    let protocols = [Protocol::Postgresql, Protocol::Redis].map(|one| (one.name(), one));
+    let protocol = map.required("protocol", problems).and_then(|n| n.one_of(&protocols, problems));
     let listen = map.required("listen", problems).map(|n| listen::read(n, problems));
     let upstream = map.required("upstream", problems).map(|n| one_or_more(n, problems));
     let target = map.optional("target_session_attrs").and_then(|n| target(n, problems));
@@ -219,6 +219,7 @@ fn datasource(node: &Node, problems: &mut Problems) -> Option<Datasource> {
     Some(Datasource {
         at: node.span.clone(),
         name,
+        protocol,
         listen: listen.unwrap_or_default(),
         upstream: upstream.unwrap_or_default(),
         target,

@@ -374,7 +374,9 @@ fn certificates(config: &Config) -> Certificates {
     let of = |one: &config::Datasource| {
         let upstream = match &one.upstream_tls {
             UpstreamTls::Plain => None,
-            UpstreamTls::Preferred(files) | UpstreamTls::Required(files) => Some(files),
+            UpstreamTls::Preferred(files)
+            | UpstreamTls::Required(files)
+            | UpstreamTls::AtOnce(files) => Some(files),
         };
         let legs = [
             one.tls.clone().map(|files| ("tls", files as Arc<dyn LookAt>)),
@@ -412,7 +414,7 @@ fn count(config: &Config, commit: &str, clock: Clock) -> prometheus::Result<Arc<
     let labels: Vec<_> = config
         .datasources
         .iter()
-        .map(|one| DatasourceLabels { name: &one.name, protocol: "postgresql" })
+        .map(|one| DatasourceLabels { name: &one.name, protocol: one.protocol.name() })
         .collect();
     let started_us = clock.now().wall_us;
     Metrics::new(Build { version: env!("CARGO_PKG_VERSION"), commit, started_us }, &labels)

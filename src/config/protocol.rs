@@ -1,0 +1,62 @@
+//! `protocol:` of a datasource, and which keys mean nothing in it.
+//!
+//! A key that one protocol knows and another cannot honour is an error there, with its reason:
+//! whoever wrote it counts on what it says.
+
+use super::authentication;
+use super::source::{self, Spanned, TargetServer};
+use crate::policy::diagnostic::{Diagnostic, Span};
+use crate::policy::yaml::Problems;
+use crate::session::Alpn;
+
+/// What a datasource's clients and servers speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// PostgreSQL, protocol 3.
+    Postgresql,
+    /// Redis, RESP2 and RESP3.
+    Redis,
+}
+
+impl Protocol {
+    /// The word in the configuration, in rules and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Postgresql => "postgresql",
+            Self::Redis => "redis",
+        }
+    }
+
+    /// Whether its peers name it when TLS begins.
+    pub(super) fn alpn(self) -> Alpn {
+        match self {
+            Self::Postgresql => Alpn::Agreed,
+            Self::Redis => Alpn::Unspoken,
+        }
+    }
+}
+
+/// Refuses what this datasource says that its protocol cannot honour.
+pub(super) fn refuse_foreign(written: &source::Datasource, problems: &mut Problems) {
+    match written.protocol {
+        Some(Protocol::Redis) => {}
+        Some(Protocol::Postgresql) | None => return,
+    }
+    let mut refuse = |at: &Span, message: &str, help: &str| {
+        problems.push(Diagnostic::error(at, message).with_help(help));
+    };
+    if let Some(catalog) = &written.catalog {
+        refuse(&catalog.at, "a Redis server has no catalog to read", "take `catalog` out");
+    }
+    if let Some(Spanned { value, at }) = &written.target
+        && *value != TargetServer::Any
+    {
+        let help = "list the servers in the order in which they are to be tried";
+        refuse(at, "Redis servers are not asked whether they are primary or replica", help);
+    }
+    for at in written.limits.about_cancelling() {
+        let help = "take it out: a command over its `statement_timeout` ends its session";
+        refuse(at, "a Redis server cannot be told to cancel a command", help);
+    }
+    authentication::refuse_foreign(&written.logins, problems);
+}
