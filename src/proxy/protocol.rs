@@ -7,7 +7,8 @@ use super::uid::Birth;
 use crate::config::{self, Limits, ServerAddress};
 use crate::event::Now;
 use crate::session::auth::Authentication;
-use crate::session::pg::{PgConfig, PgSession, SessionSeed, TlsMode};
+use crate::session::pg::{PgConfig, PgSession};
+use crate::session::{SessionSeed, TlsMode};
 
 /// Makes PostgreSQL sessions for a datasource.
 pub(super) fn postgresql(

@@ -6,7 +6,7 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -18,6 +18,7 @@ use crate::wire::queue::ByteQueue;
 
 pub mod auth;
 pub mod gate;
+mod journal;
 pub mod pg;
 
 /// Which of the two peers bytes come from.
@@ -27,6 +28,38 @@ pub enum Side {
     Client,
     /// The database.
     Server,
+}
+
+impl Side {
+    /// The word for it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+}
+
+/// Whether the client leg may or must be TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsMode {
+    /// No certificate is configured: a client that asks for it is told no.
+    Off,
+    /// The client chooses.
+    Allowed,
+    /// A login in plain text is refused.
+    Required,
+}
+
+/// What is special to one session.
+#[derive(Clone, Debug)]
+pub struct SessionSeed {
+    /// Unique id.
+    pub uid: String,
+    /// Client address; `None` for a socket without one.
+    pub client: Option<SocketAddr>,
+    /// Who holds the other end of a Unix socket.
+    pub local: Option<PeerCredentials>,
 }
 
 /// Everything a session may look at, fixed for one call.

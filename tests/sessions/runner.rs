@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use portcullis::event::{Event, EventKind, RecordedVerdict};
-use portcullis::session::pg::{PgConfig, TlsMode};
+use portcullis::session::TlsMode;
+use portcullis::session::pg::PgConfig;
 use portcullis::session::{
     Answer, CancelKey, Effect, EndCause, Phase, Session as _, Side, TlsPeer,
 };
