@@ -32,6 +32,13 @@ pub(super) struct Written {
     pub(super) decoy: Option<Spanned<String>>,
 }
 
+impl Written {
+    /// Where the accounts at the server are written.
+    pub(super) fn accounts_at(&self) -> Option<&Span> {
+        self.accounts.as_ref().map(|accounts| &accounts.at)
+    }
+}
+
 /// What the connection of a client can prove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leg {

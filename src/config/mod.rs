@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::audit::AuditConfig;
 use crate::auth::Logins;
 use crate::auth::throttle::Bounds;
+use crate::mask::Masker;
 use crate::policy::RuleSet;
 use crate::policy::diagnostic::{Diagnostic, Severity, Span};
 use crate::policy::yaml::{Document, Problems};
@@ -25,7 +26,10 @@ mod check;
 mod listen;
 #[cfg(test)]
 mod listen_tests;
+mod mask_keys;
 mod protocol;
+#[cfg(test)]
+mod redis_tests;
 mod session_limits;
 mod source;
 #[cfg(test)]
@@ -54,6 +58,8 @@ pub struct Config {
     pub limits: Limits,
     /// The log.
     pub log: Log,
+    /// Carries out masks, with the current key of those that are configured.
+    pub masker: Arc<Masker>,
 }
 
 /// One protected server.

@@ -3,11 +3,12 @@
 //! A key that one protocol knows and another cannot honour is an error there, with its reason:
 //! whoever wrote it counts on what it says.
 
-use super::authentication;
 use super::source::{self, Spanned, TargetServer};
+use super::{ServerAddress, authentication, tls};
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::yaml::Problems;
 use crate::session::Alpn;
+use crate::tls::UpstreamTls;
 
 /// What a datasource's clients and servers speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,4 +60,27 @@ pub(super) fn refuse_foreign(written: &source::Datasource, problems: &mut Proble
         refuse(at, "a Redis server cannot be told to cancel a command", help);
     }
     authentication::refuse_foreign(&written.logins, problems);
+}
+
+/// Refuses to send a password of ours over a network as it is; PostgreSQL gets a proof of it.
+pub(super) fn refuse_bare_password(
+    at: &Span,
+    (protocol, servers, leg): (Protocol, &[ServerAddress], &UpstreamTls),
+    problems: &mut Problems,
+) {
+    let sent_as_it_is = match protocol {
+        Protocol::Redis => true,
+        Protocol::Postgresql => false,
+    };
+    let in_plain_text = match leg {
+        UpstreamTls::Plain => true,
+        UpstreamTls::Preferred(_) | UpstreamTls::Required(_) | UpstreamTls::AtOnce(_) => false,
+    };
+    if sent_as_it_is && in_plain_text && !servers.iter().all(|server| tls::stays_here(&server.host))
+    {
+        problems.push(
+            Diagnostic::error(at, "a password would go to another machine in clear text")
+                .with_help("use `upstream_tls: {mode: verify-full}`, or an account without one"),
+        );
+    }
 }

@@ -139,7 +139,9 @@ impl Source {
             session_lifetime,
             session_lifetime_grace: grace(self.session_lifetime_grace, base.session_lifetime_grace),
             cancel_grace: grace(self.cancel_grace, base.cancel_grace),
-            on_client_gone: self.on_client_gone.map_or(base.on_client_gone, |written| written.value),
+            on_client_gone: self
+                .on_client_gone
+                .map_or(base.on_client_gone, |written| written.value),
         }
     }
 }

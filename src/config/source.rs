@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Protocol, authentication, listen};
+use super::{Protocol, authentication, listen, mask_keys};
 use crate::audit::WhenFull;
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::yaml::{MapReader, Node, Problems};
@@ -26,6 +26,7 @@ pub(super) struct File {
     pub(super) admin: Option<super::admin::Source>,
     pub(super) limits: Limits,
     pub(super) log: Log,
+    pub(super) mask_keys: mask_keys::Written,
 }
 
 #[derive(Debug)]
@@ -187,8 +188,10 @@ pub(super) fn read(root: &Node, problems: &mut Problems) -> Option<File> {
     let admin = map.optional("admin").and_then(|n| super::admin::read(n, problems));
     let limits = map.optional("limits").and_then(|n| limits(n, problems)).unwrap_or_default();
     let log = map.optional("log").and_then(|n| log(n, problems)).unwrap_or_default();
+    let mask_keys = map.optional("mask_keys").map(|n| mask_keys::read(n, problems));
     map.finish(problems);
-    Some(File { datasources: datasources.unwrap_or_default(), rules, audit, admin, limits, log })
+    let (datasources, mask_keys) = (datasources.unwrap_or_default(), mask_keys.unwrap_or_default());
+    Some(File { datasources, rules, audit, admin, limits, log, mask_keys })
 }
 
 fn datasources(node: &Node, problems: &mut Problems) -> Vec<Datasource> {

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Protocol, ServerAddress};
 use super::check::{resolve, warn_if_world_readable};
 use super::listen::ListenAt;
 use super::source::{self, Spanned, TlsMode, UpstreamTlsMode};
+use super::{Protocol, ServerAddress};
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::yaml::Problems;
 use crate::tls::{
@@ -185,7 +185,7 @@ fn verification(
 }
 
 /// Whether bytes to this host stay on this machine.
-fn stays_here(host: &str) -> bool {
+pub(super) fn stays_here(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }

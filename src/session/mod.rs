@@ -20,6 +20,7 @@ pub mod auth;
 pub mod gate;
 mod journal;
 pub mod pg;
+pub mod resp;
 
 /// Which of the two peers bytes come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
