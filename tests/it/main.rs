@@ -22,6 +22,8 @@ mod recorder;
 #[cfg(test)]
 mod redis;
 #[cfg(test)]
+mod redis_fixture;
+#[cfg(test)]
 mod redis_frames;
 #[cfg(test)]
 mod redis_table;
@@ -61,6 +63,8 @@ mod masks;
 mod operator;
 #[cfg(test)]
 mod protocol;
+#[cfg(test)]
+mod redis_tls;
 #[cfg(test)]
 mod refusal;
 #[cfg(test)]
