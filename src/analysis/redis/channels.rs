@@ -38,7 +38,7 @@ impl Channels {
         for at in first..end {
             uses.channels.push(ChannelAt { at, mode });
             if matches!(role, Role::Subscribe(_)) && tells_of_keys(args.get(at), mode) {
-                uses.unnamed = Unnamed::Reached;
+                uses.unnamed = Unnamed::Counted;
             }
         }
         Ok(())

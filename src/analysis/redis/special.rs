@@ -305,15 +305,16 @@ fn zrange(args: &(impl Args + ?Sized), uses: &mut Uses) -> Result<(), NotUnderst
 }
 
 /// In broadcasting mode names of keys come that this client never asked for; redirected, they go to
-/// another connection, whoever that is. Otherwise they are those of keys that were read here.
+/// another connection, whoever that is. Otherwise they are those of keys that were read here. Not
+/// listed, as the names of SCAN are: nobody asks again for what was left out of a message.
 fn tracking(args: &(impl Args + ?Sized), uses: &mut Uses) -> Result<(), NotUnderstood> {
     let mut words = Words::new(args, 3);
     while let Some(word) = words.next()? {
         if word.is("REDIRECT") || word.is("PREFIX") {
-            uses.unnamed = Unnamed::Reached;
+            uses.unnamed = Unnamed::Counted;
             words.skip(1)?;
         } else if word.is("BCAST") {
-            uses.unnamed = Unnamed::Reached;
+            uses.unnamed = Unnamed::Counted;
         } else if !(word.is("OPTIN") || word.is("OPTOUT") || word.is("NOLOOP")) {
             return Err(SYNTAX);
         }
