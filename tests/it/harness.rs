@@ -64,6 +64,12 @@ impl Setup {
         Self { protocol: "redis", ..Self::open(upstream) }
     }
 
+    /// The same where everything that a rule can open is open.
+    pub(crate) fn redis_trusted(upstream: SocketAddr) -> Self {
+        let rules = "version: 1\nrules:\n  - id: doors\n    match: {users: [\"*\"]}\n    allow: {commands: [\"@doors\"]}\n";
+        Self { protocol: "redis", ..Self::with_rules(upstream, rules) }
+    }
+
     /// The demo rules as shipped.
     pub(crate) fn demo(upstream: SocketAddr) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/demo");
