@@ -83,6 +83,7 @@ impl World {
     fn class(&self, user: &str) -> IdentityClass {
         let login = Login {
             datasource: "main".into(),
+            protocol: crate::name::Protocol::POSTGRESQL,
             default_deny: false,
             user: user.to_owned(),
             database: "shop".to_owned(),
