@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::harness::{Portcullis, SOON, Setup, free_port, wait_until};
 use crate::operator::sessions;
-use crate::redis::{RawRedis, Redis, Reply};
+use crate::redis::{RawRedis, Redis, Reply, encode};
 
 fn limited(server: &Redis, limits: &str) -> Portcullis {
     let mut setup = Setup::redis(server.address());
@@ -155,18 +155,24 @@ fn a_client_that_vanishes_frees_what_it_held_at_the_server() {
 }
 
 #[test]
-fn a_full_audit_disk_refuses_commands_or_is_counted() {
+fn nothing_is_done_in_redis_that_cannot_be_recorded() {
     let server = Redis::with_settings(&[]);
     let mut setup = Setup::redis(server.address());
     setup.audit =
-        "{file: \"/dev/full\", when_full: refuse, queue_events: 64, wait_deadline: 100ms}".into();
+        "{file: /dev/full, queue_events: 256, when_full: refuse, wait_deadline: 200ms}".into();
     let proxy = Portcullis::start_unready(&setup);
-    let mut client = RawRedis::connect(proxy.address());
-    // Whatever fits the queue may pass; nothing is done without a place for its record.
-    let commands = (0..500).map(|n| format!("SET k{n} v\r\n")).collect::<String>();
-    client.send(commands.as_bytes());
-    let said = client.closed();
-    let passed = String::from_utf8_lossy(&said).matches("+OK").count();
-    let Reply::Integer(stored) = server.admin().command(&["DBSIZE"]) else { panic!("no DBSIZE") };
-    assert!(passed < 500 && usize::try_from(stored).unwrap() < 500, "{passed} {stored}");
+    // The queue takes a few sessions, then commands must stop.
+    let stored = |n: i32| {
+        let mut client = RawRedis::connect(proxy.address());
+        client.send(&encode(&["SET", &format!("k{n}"), "v"]));
+        client.send(&encode(&["QUIT"]));
+        client.closed().starts_with(b"+OK")
+    };
+    let ran = (0..500).take_while(|n| stored(*n)).count();
+    assert!(ran < 500, "everything ran although nothing could be recorded");
+    assert_eq!(server.admin().command(&["EXISTS", "k499"]), Reply::Integer(0));
+    wait_until("/readyz says so", SOON, || {
+        let (status, detail) = proxy.admin("GET", "/readyz");
+        status == 503 && detail.contains("audit")
+    });
 }
