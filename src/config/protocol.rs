@@ -5,6 +5,7 @@
 
 use super::source::{self, Spanned, TargetServer};
 use super::{ServerAddress, authentication, tls};
+use crate::name;
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::yaml::Problems;
 use crate::session::Alpn;
@@ -23,8 +24,8 @@ impl Protocol {
     /// The word in the configuration, in rules and in metrics.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Postgresql => "postgresql",
-            Self::Redis => "redis",
+            Self::Postgresql => name::Protocol::POSTGRESQL.name(),
+            Self::Redis => name::Protocol::REDIS.name(),
         }
     }
 

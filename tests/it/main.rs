@@ -28,6 +28,10 @@ mod redis_fixture;
 #[cfg(test)]
 mod redis_frames;
 #[cfg(test)]
+mod redis_login;
+#[cfg(test)]
+mod redis_standing;
+#[cfg(test)]
 mod redis_table;
 
 #[cfg(test)]

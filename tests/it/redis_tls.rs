@@ -92,6 +92,7 @@ fn to_server(server: &Redis, upstream_tls: &str) -> Setup {
     let mut setup = Setup::redis(address);
     setup.upstream_text = Some(format!("\"localhost:{}\"", address.port()));
     setup.datasource_extra = format!("\x20   upstream_tls: {upstream_tls}\n");
+    setup.extra = "limits: {login_timeout: 2s, connect_timeout: 1s}\n".into();
     setup
 }
 
