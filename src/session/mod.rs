@@ -19,6 +19,7 @@ use crate::wire::queue::ByteQueue;
 pub mod auth;
 pub mod gate;
 pub mod pg;
+pub mod resp;
 
 /// Which of the two peers bytes come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

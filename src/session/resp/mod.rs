@@ -1,0 +1,3 @@
+//! Sessions of Redis and its relatives.
+
+pub mod reshape;
