@@ -20,6 +20,7 @@ pub mod auth;
 pub mod gate;
 mod journal;
 pub mod pg;
+pub mod resp;
 
 /// Which of the two peers bytes come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,9 +103,8 @@ pub enum Effect {
     /// connection otherwise. Answered with [`Answer::TlsStarted`].
     StartTls,
     /// The client began with a TLS handshake, of which its input holds the first bytes: go on with
-    /// it from there. The client must agree on the protocol's name (ALPN), so that a handshake meant
-    /// for another service is not taken for ours. Answered with [`Answer::TlsStarted`].
-    StartDirectTls,
+    /// it from there. Answered with [`Answer::TlsStarted`].
+    StartDirectTls(Alpn),
     /// Find out something about a login. Answered with [`Answer::Authenticate`].
     Authenticate(Box<auth::Request>),
     /// Take note of what became of an attempt to log in. No answer.
@@ -129,6 +129,16 @@ pub enum Effect {
     },
     /// Flush both directions, then close both connections.
     Close,
+}
+
+/// Whether those who begin with a TLS handshake name in it the protocol they mean (ALPN).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alpn {
+    /// Both must agree on the protocol's name, so that a handshake meant for another service is not
+    /// taken for ours.
+    Agreed,
+    /// This protocol has no name there: none is offered, and what a peer offers is not looked at.
+    Unspoken,
 }
 
 /// What a TLS handshake established about the peer.
@@ -211,6 +221,9 @@ pub enum Phase {
     Idle,
     /// Logged in, nothing in flight, inside a transaction.
     InTransaction,
+    /// Logged in, nothing in flight; the client waits for what the server says of its own accord,
+    /// for as long as it likes.
+    Listening,
     /// A statement is in flight.
     Busy,
     /// `Effect::Close` was asked for; only flushing is left.

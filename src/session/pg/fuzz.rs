@@ -195,7 +195,7 @@ impl<'a> Run<'a> {
                     Answer::TlsStarted(TlsPeer::default())
                 }
                 // The bytes are a handshake, and here they fail as one.
-                Effect::StartDirectTls => {
+                Effect::StartDirectTls(_) => {
                     self.closing = true;
                     continue;
                 }
