@@ -49,6 +49,7 @@ pub(super) fn redis(
         tls: tls_mode(datasource),
         authentication: datasource.authentication.clone(),
         server: recorded(&datasource.upstream),
+        table: Arc::new(crate::analysis::redis::Table::builtin()),
         masker: Arc::clone(&config.masker),
         pending_replies_max: config.limits.pending_replies,
     });

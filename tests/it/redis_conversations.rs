@@ -347,11 +347,10 @@ fn the_server_answers_as_the_table_says() {
 }
 
 #[test]
-#[ignore = "the proxy does not serve Redis yet"]
 fn the_proxy_answers_as_the_table_says() {
     let scene = Scene::new();
-    let open = Portcullis::start(&Setup::redis_trusted(scene.open.redis.address()));
-    let locked = Portcullis::start(&Setup::redis_trusted(scene.locked.redis.address()));
+    let open = Portcullis::start(&Setup::redis(scene.open.redis.address()));
+    let locked = Portcullis::start(&Setup::redis(scene.locked.redis.address()));
     hold_all(
         &scene,
         |conversation| !conversation.odd,
