@@ -101,8 +101,14 @@ impl Talk {
                     self.core.refuse(call, &store_refusal(NOPERM, text));
                     continue;
                 }
-                Scan::Command { len, form } => (len, Whole::Command(form)),
-                Scan::Head { len, last: _ } => (len, Whole::Head),
+                Scan::Command { len, form } => {
+                    self.core.announced = None;
+                    (len, Whole::Command(form))
+                }
+                Scan::Head { len, last } => {
+                    self.core.announced = Some(last);
+                    (len, Whole::Head)
+                }
             };
             let args = self.scanner.args(input);
             match (self.core.command(call, config, &args), form) {
@@ -191,6 +197,10 @@ impl Core {
                 return self.answer(call, (answered, args), plan);
             }
             let refusal = refusal.clone();
+            return self.refuse_planned(call, plan, &refusal, None);
+        }
+        if let Err(refusal) = plan.within_bounds(args, &self.uses, self.announced) {
+            let plan = Arc::new(StorePlan::refused(Some(command), refusal.clone()));
             return self.refuse_planned(call, plan, &refusal, None);
         }
         if let Err(refusal) = admit_command(call.turn, &plan) {
