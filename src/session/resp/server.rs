@@ -7,7 +7,7 @@ use super::RespConfig;
 use super::answers::reduce;
 use super::pending::Expect;
 use super::reshape::{Owed, Step, With};
-use super::talk::{Core, UnderWay};
+use super::talk::{Core, Multi, Parting, UnderWay};
 use crate::analysis::redis::Subscribed;
 use crate::event::StoreError;
 use crate::session::Effect;
@@ -61,7 +61,11 @@ impl Core {
     ) -> Result<(), Lost> {
         loop {
             self.tell_local(call);
-            if input.is_empty() || self.closing || self.step(call, config, input)? == Go::Wait {
+            if input.is_empty()
+                || self.parting == Parting::Closing
+                || self.step(call, config, input)? == Go::Wait
+            {
+                self.part_if_done(call);
                 return Ok(());
             }
         }
@@ -109,7 +113,7 @@ impl Core {
                 let Some(whole) = self.whole(input)? else { return Ok(Go::Wait) };
                 call.out.to_client.take_from(input, whole);
                 call.out.effects.push(Effect::Close);
-                self.closing = true;
+                self.parting = Parting::Closing;
                 Ok(Go::On)
             }
             None => Err(Lost::Unasked),
@@ -322,8 +326,9 @@ impl Core {
                 call.out.to_client.extend(&reply);
             }
             Expect::Multi => {
-                if !failed {
-                    self.queued = super::talk::Queued::default();
+                self.queued = super::talk::Queued::default();
+                if failed {
+                    self.multi = Multi::None;
                 }
                 call.out.to_client.extend(&reply);
             }

@@ -1,6 +1,6 @@
 //! What both directions of a session share.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::entering::Entering;
 use super::pending::{Expect, Growing, Pending};
@@ -10,9 +10,10 @@ use crate::analysis::redis::Uses;
 use crate::policy::{IdentityClass, Login};
 use crate::session::gate::Plans;
 use crate::session::journal::Call;
-use crate::session::{PeerCredentials, Phase, Progress, TlsPeer, Turn};
+use crate::session::{Effect, PeerCredentials, Phase, Progress, TlsPeer, Turn};
 use crate::wire::resp::Protocol;
 use crate::wire::resp::reply::Replies;
+use crate::wire::resp::request::Refused;
 
 /// Everything of a session but the scanner of its client's bytes.
 #[derive(Debug, Default)]
@@ -54,7 +55,7 @@ pub(super) struct Core {
     pub(super) plans: Plans,
     /// Used again for each command.
     pub(super) uses: Uses,
-    pub(super) closing: bool,
+    pub(super) parting: Parting,
 }
 
 /// Who a client is, and which rules concern it.
@@ -102,6 +103,18 @@ pub(super) enum Mute {
     Once,
     /// None.
     Yes,
+}
+
+/// Whether the connection is about to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Parting {
+    /// It is not.
+    #[default]
+    No,
+    /// It ends when what is in flight is answered.
+    Leaving,
+    /// It ends now.
+    Closing,
 }
 
 /// What becomes of a last argument that is streamed.
@@ -220,7 +233,27 @@ impl Core {
 
     /// Whether the client has got whole replies, so that an error would be read as one.
     pub(super) fn may_speak(&self) -> bool {
-        self.is_between() && !self.closing
+        self.is_between() && self.parting != Parting::Closing
+    }
+
+    /// The client broke the protocol: it is told in its turn, and the connection ends.
+    pub(super) fn leave(&mut self, call: &mut Call<'_>, refused: Refused) {
+        let mut text = BytesMut::new();
+        refused.encode(&mut text);
+        if self.mute == Mute::No && !text.is_empty() {
+            self.say(call, text.freeze());
+        }
+        self.parting = Parting::Leaving;
+        self.part_if_done(call);
+    }
+
+    /// Ends a connection that waited for its last replies.
+    pub(super) fn part_if_done(&mut self, call: &mut Call<'_>) {
+        if self.parting == Parting::Leaving && self.pending.is_empty() && self.is_between() {
+            self.parting = Parting::Closing;
+            call.journal.closed(call.turn.now, "protocol", call.out);
+            call.out.effects.push(Effect::Close);
+        }
     }
 
     /// The server refuses most commands.
@@ -230,13 +263,13 @@ impl Core {
 
     pub(super) fn wants_client(&self, config: &RespConfig) -> bool {
         self.entering.is_none()
-            && !self.closing
+            && self.parting == Parting::No
             && !self.pending.holds_client()
             && self.pending.len() < config.pending_replies_max
     }
 
     pub(super) fn phase(&self) -> Phase {
-        if self.closing {
+        if self.parting == Parting::Closing {
             Phase::Closing
         } else if self.who.is_none() || self.entering.is_some() {
             Phase::Login
