@@ -24,6 +24,8 @@ mod redis;
 #[cfg(test)]
 mod redis_frames;
 #[cfg(test)]
+mod redis_shapes;
+#[cfg(test)]
 mod redis_table;
 
 #[cfg(test)]
