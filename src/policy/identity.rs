@@ -14,7 +14,7 @@ use super::rule::{CountedBy, inside};
 use super::source::{SourceFile, bounded, kept, network, one_or_many, shown_text, version};
 use super::verifier::ScramVerifier;
 use super::yaml::{Document, MapReader, Node, Problems};
-use crate::name::Glob;
+use crate::name::{Glob, Protocol};
 
 mod access;
 #[cfg(test)]
@@ -28,6 +28,8 @@ use access::{Access, Verifiers};
 pub struct Login {
     /// Datasource (configuration name).
     pub datasource: Arc<str>,
+    /// Which protocol its sessions speak.
+    pub protocol: Protocol,
     /// `default: deny` in the datasource's configuration.
     pub default_deny: bool,
     /// Authenticated user.

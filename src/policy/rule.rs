@@ -10,7 +10,7 @@ use super::diagnostic::Span;
 use super::identity::Identity;
 use super::pattern::{ColumnPattern, FunctionPattern, Names, RelationPattern, Verbs};
 use crate::facts::{Facts, Relation, Verb};
-use crate::name::{Glob, RuleId};
+use crate::name::{Glob, Protocol, RuleId};
 use crate::obligation::MaskFn;
 
 /// A rule as read and checked.
@@ -47,6 +47,7 @@ pub enum Mode {
 /// Whom a rule concerns; decided once per session.
 #[derive(Debug, Default)]
 pub(crate) struct Subject {
+    pub(crate) protocol: Option<Protocol>,
     pub(crate) datasources: Names,
     pub(crate) databases: Names,
     pub(crate) users: Names,
@@ -214,10 +215,19 @@ impl Effect {
 
 impl Subject {
     fn admits(&self, identity: &Identity, unknown_network: bool) -> bool {
-        let Self { datasources, databases, users, roles, applications, networks, except_networks } =
-            self;
+        let Self {
+            protocol,
+            datasources,
+            databases,
+            users,
+            roles,
+            applications,
+            networks,
+            except_networks,
+        } = self;
         let login = &identity.login;
-        datasources.admits(&login.datasource)
+        protocol.is_none_or(|protocol| protocol == login.protocol)
+            && datasources.admits(&login.datasource)
             && databases.admits(&login.database)
             && users.admits(&login.user)
             && applications.admits(&login.application)

@@ -120,6 +120,7 @@ impl RuleSet {
         let mut digest = FieldDigest::new();
         digest.field(&self.digest);
         digest.field(&login.datasource);
+        digest.field(login.protocol.name());
         digest.field(&login.database);
         digest.field(if login.default_deny { "deny" } else { "allow" });
         for rule in rules {

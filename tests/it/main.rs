@@ -22,7 +22,15 @@ mod recorder;
 #[cfg(test)]
 mod redis;
 #[cfg(test)]
+mod redis_conversations;
+#[cfg(test)]
+mod redis_fixture;
+#[cfg(test)]
 mod redis_frames;
+#[cfg(test)]
+mod redis_login;
+#[cfg(test)]
+mod redis_standing;
 #[cfg(test)]
 mod redis_table;
 
@@ -61,6 +69,8 @@ mod masks;
 mod operator;
 #[cfg(test)]
 mod protocol;
+#[cfg(test)]
+mod redis_tls;
 #[cfg(test)]
 mod refusal;
 #[cfg(test)]

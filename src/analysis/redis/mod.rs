@@ -1,15 +1,33 @@
 //! What a command of Redis, or of one of its relatives, does and touches.
 //!
-//! The commands are data (`commands.tsv`): generated from the servers' own specifications, then
-//! reviewed. What is not in it is unknown, and refused.
+//! The commands are data: `commands.tsv` is generated from the servers' own specifications,
+//! `reviewed.tsv` says what no specification tells. What is not in both is unknown, and refused.
+//! Where keys are is read from the specifications, too, but for the few commands whose options move
+//! them (`special.rs`).
 
+use std::fmt;
 use std::sync::Arc;
 
-use crate::facts::{ChannelMode, CommandUse, Exposure, KeyMode, Unnamed};
+use crate::facts::{
+    Certainty, ChannelMode, ChannelUse, CommandUse, Exposure, Facts, KeyMode, KeyUse, StoreFacts,
+    Unnamed, Why,
+};
 
+mod channels;
+mod keys;
+mod parse;
 mod shape;
+mod special;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use channels::Channels;
+use keys::Keys;
+use shape::Replies;
 
 pub use shape::Shape;
+pub use table::{Found, Table};
 
 /// Arguments of one command, its name first.
 pub trait Args {
@@ -48,7 +66,88 @@ pub struct Command {
     pub fact: Arc<CommandUse>,
     /// What the session has to do about it.
     pub role: Role,
+    /// Numbers of arguments, the name included, that one of the servers takes.
+    arities: Box<[Arity]>,
+    /// Whether its first argument may name a subcommand.
+    container: bool,
+    keys: Keys,
+    channels: Option<Channels>,
+    /// What it always does to keys that no argument names.
+    unnamed: Unnamed,
+    replies: Replies,
 }
+
+impl Command {
+    /// Whether any of the servers takes so many arguments, the name included.
+    pub fn arity_fits(&self, args: usize) -> bool {
+        self.arities.iter().any(|arity| match *arity {
+            Arity::Exactly(count) => args == count,
+            Arity::AtLeast(count) => args >= count,
+        })
+    }
+
+    /// Where its keys and channels are among these arguments, and what happens to them. What
+    /// `uses` held before is gone, also where the arguments are not understood.
+    pub fn uses(&self, args: &(impl Args + ?Sized), uses: &mut Uses) -> Result<(), NotUnderstood> {
+        uses.keys.clear();
+        uses.channels.clear();
+        uses.patterns.clear();
+        uses.unnamed = self.unnamed;
+        self.keys.read(args, uses)?;
+        match &self.channels {
+            Some(channels) => channels.read(self.role, args, uses),
+            None => Ok(()),
+        }
+    }
+
+    /// What stands where in the reply to these arguments.
+    pub fn shape(&self, args: &(impl Args + ?Sized)) -> Shape {
+        self.replies.shape(args)
+    }
+}
+
+/// How many arguments a server takes, the name included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arity {
+    Exactly(usize),
+    AtLeast(usize),
+}
+
+/// What a command with these arguments does and touches, for policy.
+pub fn facts(command: &Command, args: &(impl Args + ?Sized), uses: &Uses) -> Facts {
+    let mut keys = Vec::with_capacity(uses.keys.len());
+    for KeyAt { at, mode, exposure } in uses.keys.iter().copied() {
+        let Some(key) = args.get(at) else { return Facts::unknown(Why::TooLong) };
+        keys.push(KeyUse { key: key.into(), mode, exposure });
+    }
+    let mut channels = Vec::with_capacity(uses.channels.len());
+    for ChannelAt { at, mode } in uses.channels.iter().copied() {
+        let Some(name) = args.get(at) else { return Facts::unknown(Why::TooLong) };
+        channels.push(ChannelUse { name: name.into(), mode });
+    }
+    let unnamed = uses.unnamed;
+    let command = Some(Arc::clone(&command.fact));
+    Facts {
+        certainty: Certainty::Known,
+        actions: Vec::new(),
+        accesses: Vec::new(),
+        functions: Vec::new(),
+        settings: Vec::new(),
+        store: StoreFacts { command, keys, channels, unnamed },
+    }
+}
+
+/// Why the arguments of a command are not understood, in the words a server has for most of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotUnderstood(pub &'static str);
+
+impl fmt::Display for NotUnderstood {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for NotUnderstood {}
 
 /// What a session has to do about a command besides passing it on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -75,7 +75,8 @@ fn every_spelling_of_the_language_is_read() {
         check_accepted(&format!("id: a, match: {{}}, limit: {{rate: 1/s, by: {by}}}"));
     }
     for matched in [
-        &format!("protocol: {}", crate::name::PROTOCOLS[0]),
+        "protocol: redis, users: [a]",
+        "protocol: postgresql",
         "datasource: main, database: [a, b]",
         "users: ['a*'], except_users: [ab], roles: [x], except_roles: [y]",
         "relations: [a.b, d.a.b, '*'], except_relations: [a.c]",

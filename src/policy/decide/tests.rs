@@ -148,6 +148,7 @@ fn set(rules: &[&str]) -> RuleSet {
 fn login(user: &str) -> Login {
     Login {
         datasource: "main".into(),
+        protocol: crate::name::Protocol::POSTGRESQL,
         default_deny: false,
         user: user.to_owned(),
         database: "demo".to_owned(),

@@ -15,6 +15,7 @@ fn compiled(identities: &str) -> Result<RuleSet, Vec<String>> {
 fn login(user: &str, address: Option<&str>) -> Login {
     Login {
         datasource: "d".into(),
+        protocol: Protocol::POSTGRESQL,
         default_deny: false,
         user: user.to_owned(),
         database: "shop".to_owned(),
