@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::credential::{ApiKey, Claims, Credential};
 use super::diagnostic::{Diagnostic, Span};
+use super::fits::ClassPatterns;
 use super::pattern::Names;
 use super::predicate::{LOGIN_VALUES, is_name};
 use super::rule::{CountedBy, inside};
@@ -66,7 +67,7 @@ pub struct IdentityClass {
     /// Two identities with the same digest get the same decision for every text.
     pub digest: [u8; 16],
     /// Some rule concerns this identity, other than one that only opens doors
-    /// ([`crate::facts::Verb::is_door`]), its datasource's default is deny, or its credential was
+    /// ([`crate::facts::Verb::is_door`], [`crate::facts::CommandUse::door`]), its datasource's default is deny, or its credential was
     /// withdrawn.
     pub concerned: bool,
     /// Under a mask, a filter, a relation-level deny or an allow list: side doors (functions,
@@ -76,6 +77,8 @@ pub struct IdentityClass {
     pub identity: Identity,
     /// Indexes into the rule set of the rules that concern it, ascending.
     pub(crate) rules: Vec<usize>,
+    /// Patterns of keys and channels that its decisions depend on.
+    pub(crate) patterns: Arc<ClassPatterns>,
 }
 
 /// The identities file, frozen.

@@ -26,8 +26,10 @@ mod predicate;
 mod rule;
 mod ruleset;
 mod source;
+mod store;
 mod target;
 mod verifier;
+mod vocabulary;
 pub mod yaml;
 
 pub use case::{Case, CaseFailure};
@@ -43,3 +45,4 @@ pub use rule::Mode;
 pub use ruleset::RuleSet;
 pub use source::SourceFile;
 pub use verifier::{NotAVerifier, ScramVerifier};
+pub use vocabulary::Vocabulary;

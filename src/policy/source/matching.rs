@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -13,6 +14,7 @@ use crate::policy::pattern::{
     ColumnPattern, FunctionPattern, GROUPS, Names, RelationPattern, Verbs, verbs_named,
 };
 use crate::policy::rule::{Level, Object, Subject, Written};
+use crate::policy::store::{CommandPattern, Places, StoreMatch};
 use crate::policy::yaml::{MapReader, Node, Problems};
 
 /// Reads a match. Problems leave criteria out, so the result may only be used when there are none.
@@ -22,7 +24,7 @@ pub(super) fn read(node: &Node, problems: &mut Problems) -> Option<(Subject, Obj
     let subject = reader.subject();
     let object = reader.object();
     let MatchReader { mut map, written, problems } = reader;
-    map.unsupported(&["when", "hours", "keys", "fields", "commands", "channels"], problems);
+    map.unsupported(&["when", "hours"], problems);
     map.finish(problems);
     Some((subject, object, written))
 }
@@ -81,6 +83,24 @@ impl<'n> MatchReader<'n, '_> {
             except_functions: self
                 .parsed("except_functions", |text, _| FunctionPattern::parse(text)),
             without_where: self.without_where(),
+            store: self.store(),
+        }
+    }
+
+    fn store(&mut self) -> StoreMatch {
+        StoreMatch {
+            commands: self.parsed("commands", CommandPattern::parse),
+            except_commands: self.parsed("except_commands", CommandPattern::parse),
+            keys: self.globs("keys"),
+            except_keys: self.globs("except_keys"),
+            reads: self.globs("reads"),
+            writes: self.globs("writes"),
+            channels: self.globs("channels"),
+            except_channels: self.globs("except_channels"),
+            places: Places {
+                fields: Some(self.globs("fields")).filter(|all| !all.is_empty()).map(Arc::from),
+                paths: self.parsed("paths", |text, _| super::store::path(text)),
+            },
         }
     }
 
