@@ -262,6 +262,9 @@ impl Core {
             | Role::Reset => {}
         }
         if muted {
+            if command.role == Role::Multi {
+                self.pending.push(Expect::MultiUnheard);
+            }
             self.grow(call, plan, Fate::Mute, None);
         } else {
             self.pending.push(expect);
