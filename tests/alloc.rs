@@ -214,3 +214,32 @@ mod mask {
         }
     }
 }
+
+#[cfg(test)]
+mod redis {
+    use portcullis::analysis::redis::{Found, Table, Uses};
+
+    /// Finding a command and its keys, once the lists have held as many before.
+    #[test]
+    fn a_command_is_looked_up_without_allocating() {
+        let table = Table::builtin();
+        let mut uses = Uses::default();
+        let lines: [&[&[u8]]; 6] = [
+            &[b"get", b"k"],
+            &[b"SET", b"k", b"v", b"EX", b"5", b"GET"],
+            &[b"MGET", b"a", b"b", b"c", b"d"],
+            &[b"client", b"setname", b"x"],
+            &[b"XREAD", b"COUNT", b"5", b"STREAMS", b"a", b"b", b"0", b"0"],
+            &[b"psubscribe", b"a*", b"b*"],
+        ];
+        let mut look_up = || {
+            for line in lines {
+                let Found::Command(command) = table.find(line) else { panic!("{line:?}") };
+                assert!(command.arity_fits(line.len()));
+                command.uses(line, &mut uses).unwrap();
+            }
+        };
+        look_up();
+        assert_eq!(allocation_counter::measure(look_up).count_total, 0);
+    }
+}

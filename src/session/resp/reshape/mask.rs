@@ -24,7 +24,7 @@ impl KeyMasks {
     /// Of these masks; none at all is a key that owes nothing.
     pub fn new(masks: &[ValueMask]) -> Self {
         let ready = masks.iter().map(|mask| {
-            let ValueMask { fields, path, function, class, rule, pattern: _ } = mask;
+            let ValueMask { pattern: _, fields, path, function, class, rule } = mask;
             Ready {
                 fields: fields.clone(),
                 path: path.clone(),

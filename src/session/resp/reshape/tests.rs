@@ -10,7 +10,7 @@ use crate::obligation::{JsonPath, MaskFn, Token, ValueMask};
 fn mask(function: MaskFn, fields: &[&str]) -> ValueMask {
     let globs: Vec<_> = fields.iter().map(|field| Glob::new(field)).collect();
     ValueMask {
-        pattern: "key".into(),
+        pattern: "*".into(),
         fields: (!fields.is_empty()).then(|| globs.into()),
         path: None,
         function,
