@@ -195,6 +195,22 @@ start_postgres() {
     die "PostgreSQL did not start" "$(tail -n 5 "$folder/postgres.log")"
 }
 
+# Starts a Redis on port $2 that keeps nothing, with its files in $1. Sets `redis_pid`. Further
+# arguments are lines of its configuration.
+start_redis() {
+  local folder=$1 port=$2 redis
+  shift 2
+  redis=$(command -v redis-server || echo /usr/sbin/redis-server)
+  # Passwords among the lines: readable for the server's account alone.
+  printf '%s\n' "bind 127.0.0.1" "port $port" 'save ""' 'appendonly no' "$@" >"$folder/redis.conf"
+  ((EUID != 0)) || chown "$(server_account)" "$folder/redis.conf"
+  (cd / && as_server setsid "$redis" "$folder/redis.conf") \
+    >"$folder/redis.log" 2>&1 </dev/null &
+  redis_pid=$!
+  wait_for 10 port_answers "$port" ||
+    die "Redis did not start" "$(tail -n 5 "$folder/redis.log")"
+}
+
 # Ends a process: this signal, then after 10 seconds KILL.
 stop_process() {
   local pid=${1:-} signal=$2

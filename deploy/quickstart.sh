@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Shows what Portcullis does, on this machine, in a few minutes: a private PostgreSQL with sample
-# data, Portcullis in front of it with the demo rules, and what three users see through it.
+# Shows what Portcullis does, on this machine, in a few minutes: a private PostgreSQL and a private
+# Redis with sample data, Portcullis in front of both with the demo rules, and what three users see
+# through it.
 set -euo pipefail
 
 usage() {
@@ -8,11 +9,12 @@ usage() {
 usage: deploy/quickstart.sh [--keep] [--no-build]
 
 Installs what is missing (PostgreSQL, Redis, libclang, a C compiler; by apt, as root or with sudo),
-builds Portcullis, starts a private PostgreSQL with sample data and Portcullis in front of it on
-free loopback ports, and shows side by side what the users app, support and analyst see.
+builds Portcullis, starts a private PostgreSQL and a private Redis with sample data and Portcullis
+in front of both on free loopback ports, and shows side by side what the users app, support and
+analyst see.
 Leaves nothing running and nothing behind but the build.
 
-  --keep      leave both running and print connection strings for psql and how to stop
+  --keep      leave all running and print how to connect and how to stop
   --no-build  use the release binary that is already built
   --help      this text
 
@@ -43,7 +45,7 @@ root_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly users=(app support analyst)
 # Three columns and a margin of three stay below 100 characters.
 readonly cell=30
-work='' pg_pid='' proxy_pid=''
+work='' pg_pid='' redis_pid='' proxy_pid=''
 
 clean_up() {
   local status=$?
@@ -51,6 +53,7 @@ clean_up() {
   if [[ -z $keep || $status -ne 0 ]]; then
     stop_process "$proxy_pid" TERM
     stop_process "$pg_pid" INT
+    stop_process "$redis_pid" TERM
     [[ -z $work ]] || rm -rf "$work"
   fi
   exit "$status"
@@ -64,8 +67,10 @@ main() {
   trap 'exit 143' TERM HUP
   work=$(mktemp -d "${TMPDIR:-/tmp}/portcullis-demo.XXXXXX")
   start_server
+  start_cache
   start_proxy
   show_statements
+  show_commands
   show_audit
   if [[ -n $keep ]]; then describe_kept; else describe_next; fi
 }
@@ -101,6 +106,29 @@ start_server() {
   superuser demo -c 'GRANT ALL ON ALL TABLES IN SCHEMA public TO app, support, analyst'
 }
 
+# The same three accounts in Redis, and the customers as an application caches them.
+start_cache() {
+  local user lines=("user default off")
+  cache_port=$(free_port)
+  say "Starting a private Redis on 127.0.0.1:$cache_port"
+  for user in "${users[@]}"; do
+    lines+=("user $user on >${passwords[$user]} ~* &* +@all")
+  done
+  start_redis "$work" "$cache_port" "${lines[@]}"
+  superuser demo -A -t -c \
+    "SELECT format('HSET customer:%s name \"%s\" email \"%s\" card_no \"%s\"',
+            id, name, email, card_no) FROM customers" |
+    redis_as app "$cache_port" >"$work/cached"
+  if grep -q ERR "$work/cached"; then die "the cache was not filled" "$(head -n 3 "$work/cached")"; fi
+}
+
+# redis-cli as a user, on this port; commands from its arguments or its input.
+redis_as() {
+  local user=$1 port=$2
+  shift 2
+  REDISCLI_AUTH=${passwords[$user]} redis-cli --no-raw -h 127.0.0.1 -p "$port" --user "$user" "$@"
+}
+
 superuser() {
   local database=$1
   shift
@@ -109,8 +137,8 @@ superuser() {
 
 start_proxy() {
   local admin_port
-  proxy_port=$(free_port) admin_port=$(free_port)
-  say "Starting Portcullis on 127.0.0.1:$proxy_port with the rules of rules/demo"
+  proxy_port=$(free_port) cache_proxy_port=$(free_port) admin_port=$(free_port)
+  say "Starting Portcullis on 127.0.0.1:$proxy_port and :$cache_proxy_port with the rules of rules/demo"
   cp -r "$root_dir/rules/demo" "$work/rules"
   cat >"$work/portcullis.yaml" <<YAML
 version: 1
@@ -119,6 +147,11 @@ datasources:
     protocol: postgresql
     listen: "127.0.0.1:$proxy_port"
     upstream: "127.0.0.1:$pg_port"
+    default: allow
+  - name: cache
+    protocol: redis
+    listen: "127.0.0.1:$cache_proxy_port"
+    upstream: "127.0.0.1:$cache_port"
     default: allow
 rules: {directory: rules}
 audit: {file: audit.jsonl}
@@ -180,6 +213,26 @@ show_rate_limit() {
   side_by_side
 }
 
+show_commands() {
+  show_command 'the same rule in Redis: masked values of a hash' HMGET customer:2 name email card_no
+  show_command 'a command nobody needs every day' FLUSHALL
+  show_command 'which is still there' EXISTS customer:2
+}
+
+# One command as each user, like a statement.
+show_command() {
+  local user title=$1
+  shift
+  number=$((number + 1))
+  printf '\n%s\n' "${bold}$number. $title${plain}"
+  printf '   %s\n' "${dim}$*${plain}"
+  for user in "${users[@]}"; do
+    redis_as "$user" "$cache_proxy_port" "$@" 2>&1 |
+      sed -E 's/^ *[0-9]+\) //; s/^\(error\) /refused: /' >"$work/cell.$user" || true
+  done
+  side_by_side
+}
+
 # psql through Portcullis; each field on a line of its own, errors as one line among them.
 run_as() {
   local user=$1
@@ -206,7 +259,7 @@ side_by_side() {
 # --- what was recorded -------------------------------------------------------------------------
 
 show_audit() {
-  printf '\n%s\n' "${bold}The audit trail of these statements${plain} (literals are never recorded)"
+  printf '\n%s\n' "${bold}The audit trail of all of this${plain} (literals are never recorded)"
   wait_for 10 audit_is_complete || die "the audit file is not complete" "$work/audit.jsonl"
   # The demo's own PostgreSQL reads the JSON: nothing else needs to be installed for it.
   superuser demo -P border=0 -P footer=off <<SQL
@@ -214,7 +267,7 @@ CREATE TEMP TABLE trail (line json);
 \copy trail from '$work/audit.jsonl' with (format csv, quote e'\x01', delimiter e'\x02')
 SELECT to_char(to_timestamp(min((line->>'time')::bigint) / 1000.0), 'HH24:MI:SS') AS "time",
        line->'actor'->'user'->>'name' AS "user",
-       count(*) AS "times",
+       sum(coalesce((line->>'count')::bigint, 1)) AS "times",
        line->'unmapped'->'portcullis'->>'decision' AS "decision",
        coalesce(line->'policy'->>'name', '-') AS "rule",
        left(regexp_replace(line->'query_info'->>'query_string', '\s+', ' ', 'g'), 48) AS "statement"
@@ -226,7 +279,7 @@ ORDER BY min((line->'metadata'->>'sequence')::bigint);
 SQL
 }
 
-# The last statement of the last user ends its session; the event of that is the last to come.
+# The last command of the last user ends its session; the event of that is the last to come.
 audit_is_complete() {
   local sessions
   sessions=$(grep -c '"activity_name":"Disconnect"' "$work/audit.jsonl" || true)
@@ -236,7 +289,7 @@ audit_is_complete() {
 describe_next() {
   cat <<TEXT
 
-Next:  deploy/quickstart.sh --keep --no-build   leaves it running for your own psql
+Next:  deploy/quickstart.sh --keep --no-build   leaves it running for your own psql and redis-cli
        rules/demo/                              the rules behind this; docs/RULES.md explains them
        docs/LIMITATIONS.md                      what it does not do yet
 TEXT
@@ -244,16 +297,20 @@ TEXT
 
 describe_kept() {
   local user
-  printf '\nBoth are running. Connect with\n'
+  printf '\nAll are running. Connect with\n'
   for user in "${users[@]}"; do
     printf '  psql "postgresql://%s:%s@127.0.0.1:%s/demo"\n' \
       "$user" "${passwords[$user]}" "$proxy_port"
+  done
+  for user in "${users[@]}"; do
+    printf '  redis-cli -u "redis://%s:%s@127.0.0.1:%s"\n' \
+      "$user" "${passwords[$user]}" "$cache_proxy_port"
   done
   cat <<TEXT
 Edit a file in   $work/rules: new statements follow within a second
 Audit trail      $work/audit.jsonl
 Log              $work/portcullis.log
-Stop with        kill $proxy_pid; kill -INT $pg_pid; rm -rf $work
+Stop with        kill $proxy_pid $redis_pid; kill -INT $pg_pid; rm -rf $work
 TEXT
 }
 

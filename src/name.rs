@@ -31,8 +31,28 @@ impl fmt::Display for RuleId {
     }
 }
 
-/// Protocols a rule may name in `match.protocol`; rules for any other are refused at load.
-pub const PROTOCOLS: &[&str] = &["postgresql"];
+/// A protocol that is served, by the name rules and the configuration write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Protocol(&'static str);
+
+impl Protocol {
+    /// PostgreSQL's, version 3.
+    pub const POSTGRESQL: Self = Self("postgresql");
+    /// RESP, as Redis and its relatives speak it.
+    pub const REDIS: Self = Self("redis");
+    /// Those a rule may name in `match.protocol`; rules for any other are refused at load.
+    pub const ALL: &'static [Self] = &[Self::POSTGRESQL, Self::REDIS];
+
+    /// The spelling in rules and configuration.
+    pub fn name(self) -> &'static str {
+        self.0
+    }
+
+    /// The protocol of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|protocol| protocol.0 == name)
+    }
+}
 
 /// A glob over one name: `*` matches any run of characters, `?` one character, all else itself.
 ///
@@ -90,6 +110,35 @@ impl Glob {
             resume = Some((star, at));
         }
     }
+
+    /// Whether these bytes match the whole pattern; `?` is one byte. For names that need not be
+    /// text: nothing is repaired before it is compared.
+    pub fn matches_bytes(&self, name: &[u8]) -> bool {
+        let (mut pattern, mut rest) = (self.0.as_bytes(), name);
+        let mut resume: Option<(&[u8], &[u8])> = None;
+        loop {
+            match (pattern.split_first(), rest.split_first()) {
+                // Nothing is wanted of what the last `*` takes.
+                (Some((b'*', [])), _) => return true,
+                (Some((b'*', after)), _) => {
+                    resume = Some((after, rest));
+                    pattern = after;
+                    continue;
+                }
+                (Some((wanted, after)), Some((byte, others)))
+                    if *wanted == b'?' || wanted == byte =>
+                {
+                    (pattern, rest) = (after, others);
+                    continue;
+                }
+                (None, None) => return true,
+                (Some(_) | None, Some(_) | None) => {}
+            }
+            let Some((after, [_, later @ ..])) = resume else { return false };
+            (pattern, rest) = (after, later);
+            resume = Some((after, later));
+        }
+    }
 }
 
 /// Lower-case hexadecimal digits, as digests are named by.
@@ -123,6 +172,23 @@ mod tests {
         ];
         for (pattern, name, expected) in cases {
             assert_eq!(Glob::new(pattern).matches(name), expected, "{pattern} on {name}");
+            let bytes = Glob::new(pattern).matches_bytes(name.as_bytes());
+            assert_eq!(bytes, expected && name != "é", "{pattern} on the bytes of {name}");
+        }
+    }
+
+    #[test]
+    fn names_that_are_no_text_are_matched_as_they_are() {
+        for (pattern, name, expected) in [
+            ("s:*", &b"s:\xff\xfe"[..], true),
+            ("s:??", b"s:\xff\xfe", true),
+            ("s:?", b"s:\xff\xfe", false),
+            ("*\u{fffd}*", b"s:\xff", false),
+            ("*:b", b"a:b:\0:b", true),
+            ("**", b"", true),
+            ("", b"", true),
+        ] {
+            assert_eq!(Glob::new(pattern).matches_bytes(name), expected, "{pattern} on {name:?}");
         }
     }
 }

@@ -200,6 +200,9 @@ pub struct Governance {
 /// A mask on values of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValueMask {
+    /// What the rule or the classification writes, for records: the pattern that fitted the key,
+    /// then, behind a space each, fields and path.
+    pub pattern: Arc<str>,
     /// Fields it is for; `None` for every value of the key, in a field or not.
     pub fields: Option<Arc<[Glob]>>,
     /// Where in a value that is JSON; `None` for the whole value.

@@ -14,8 +14,9 @@ mod session {
     use portcullis::policy::{RuleSet, SourceFile, Throttles};
     use portcullis::session::auth::{Authentication, LookedUp, Reply};
     use portcullis::session::gate::{ActiveRules, PlanCache};
-    use portcullis::session::pg::{PgConfig, PgSession, SessionSeed, TlsMode};
+    use portcullis::session::pg::{PgConfig, PgSession};
     use portcullis::session::{Answer, Outbox, Session as _, Side, Turn};
+    use portcullis::session::{SessionSeed, TlsMode};
 
     /// Allocations of one Bind, Execute, Sync and their replies, under rules or not: none. The names
     /// are looked up where they stand, what is remembered is shared, the queues keep their memory.

@@ -9,7 +9,7 @@ mod harness;
 
 #[cfg(test)]
 mod session {
-    use portcullis::session::pg::TlsMode;
+    use portcullis::session::TlsMode;
     use portcullis::session::{Answer, Effect, EndCause, Session as _, Side};
     use proptest::prelude::*;
 

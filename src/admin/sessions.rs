@@ -30,7 +30,7 @@ pub struct SessionReport {
     pub tls: Option<String>,
     /// How the client logged in; absent until it did.
     pub method: Option<String>,
-    /// `login`, `idle`, `in_transaction`, `busy`, `closing`.
+    /// `login`, `idle`, `in_transaction`, `listening`, `busy`, `closing`.
     pub phase: String,
     /// How long it has been in that phase, seconds.
     pub phase_s: f64,

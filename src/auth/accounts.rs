@@ -75,6 +75,16 @@ impl Accounts {
     }
 }
 
+impl Accounts {
+    /// Whether a password of ours goes to the server.
+    pub fn have_password(&self) -> bool {
+        self.lines.iter().any(|line| match line.password {
+            PasswordSource::None => false,
+            PasswordSource::File(_) | PasswordSource::Given(_) => true,
+        })
+    }
+}
+
 impl PasswordSource {
     /// The password as it is now.
     ///

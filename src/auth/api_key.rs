@@ -185,6 +185,7 @@ mod tests {
     fn login() -> Login {
         Login {
             datasource: "shop".into(),
+            protocol: crate::name::Protocol::POSTGRESQL,
             default_deny: false,
             user: "app".to_owned(),
             database: "orders".to_owned(),

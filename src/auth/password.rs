@@ -15,6 +15,7 @@ use super::jwt::{self, Expectations, Holder, Refused};
 use super::key_source::KeySource;
 use super::key_use::KeyDesk;
 use crate::event::Now;
+use crate::name::Protocol;
 use crate::policy::{Credential, Login};
 use crate::session::auth::{Attempt, Grant, PasswordKind, Reply, Secret};
 use crate::session::gate::ActiveRules;
@@ -120,7 +121,8 @@ impl Judge {
     fn login(&self, attempt: &Attempt, credential: Credential) -> Login {
         Login {
             datasource: Arc::clone(&self.datasource),
-            // Neither decides on whether a proof holds.
+            // None of these decides on whether a proof holds.
+            protocol: Protocol::POSTGRESQL,
             default_deny: true,
             application: String::new(),
             user: attempt.user.clone(),

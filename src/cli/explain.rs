@@ -62,6 +62,7 @@ pub(super) fn explain(command: Explain, out: &mut dyn Write) -> anyhow::Result<O
     let Explain { user, database, application, address, datasource, default_deny, .. } = command;
     let login = Login {
         datasource: datasource.into(),
+        protocol: crate::name::Protocol::POSTGRESQL,
         default_deny,
         database: database.unwrap_or_else(|| user.clone()),
         user,

@@ -45,6 +45,7 @@ mod tests {
         let (rules, _) = RuleSet::compile(&[], Some(&file)).unwrap();
         let login = Login {
             datasource: "d".into(),
+            protocol: crate::name::Protocol::POSTGRESQL,
             default_deny: false,
             user,
             database: "d".to_owned(),

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::facts::{Facts, Relation};
+use crate::name::Protocol;
 use crate::policy::{Case, CaseFailure, Diagnostic, Explanation, Login, RuleSet, Severity};
 use crate::reload::{CASE_TEXT_KEY, Files};
 
@@ -50,7 +51,7 @@ pub struct Report {
 /// reported; tests run only when the rules compile.
 pub fn check(folder: &Files, knowledge: Knowledge<'_>) -> Report {
     let mut report = Report { files: folder.rules.len(), ..Report::default() };
-    let cases = Case::read(&folder.rules, CASE_TEXT_KEY);
+    let cases = Case::read(&folder.rules, CASE_TEXT_KEY, Protocol::POSTGRESQL);
     let compiled = RuleSet::compile(&folder.rules, folder.identities.as_ref());
     let rules = match compiled {
         Ok((rules, warnings)) => {

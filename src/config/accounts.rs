@@ -45,6 +45,13 @@ struct WrittenPassword {
     env: Option<Spanned<String>>,
 }
 
+impl WrittenAccounts {
+    /// Where lines name databases.
+    pub(super) fn databases(&self) -> impl Iterator<Item = &Span> {
+        self.lines.iter().filter_map(|line| line.databases.first()).map(|first| &first.at)
+    }
+}
+
 pub(super) fn read_accounts(node: &Node, problems: &mut Problems) -> WrittenAccounts {
     let items = node.items(problems).unwrap_or_default();
     if items.is_empty() {

@@ -32,6 +32,13 @@ pub(super) struct Written {
     pub(super) decoy: Option<Spanned<String>>,
 }
 
+impl Written {
+    /// Where the accounts at the server are written.
+    pub(super) fn accounts_at(&self) -> Option<&Span> {
+        self.accounts.as_ref().map(|accounts| &accounts.at)
+    }
+}
+
 /// What the connection of a client can prove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leg {
@@ -205,6 +212,36 @@ pub(super) fn check(
     let logins = Logins { accounts, query, issuers, decoy, ..Logins::default() };
     Some((Authentication { entries, decoy, iterations_max: 0 }, logins))
 }
+
+/// Refuses what only PostgreSQL's logins have.
+pub(super) fn refuse_foreign(written: &Written, problems: &mut Problems) {
+    let Written { entries, accounts, query, decoy } = written;
+    let mut refuse = |at: &Span, message: &str, help: &str| {
+        problems.push(Diagnostic::error(at, message).with_help(help));
+    };
+    for entry in entries.iter().flatten() {
+        if matches!(entry.method, Some(Method::Scram(_))) {
+            let help = "use `password`, which is held against the same verifier, over TLS";
+            refuse(&entry.at, "Redis clients send their password: they have no SCRAM", help);
+        }
+        if let Some(database) = entry.databases.first() {
+            refuse(&database.at, NO_DATABASE, "take `databases` out");
+        }
+    }
+    for at in accounts.iter().flat_map(WrittenAccounts::databases) {
+        refuse(at, NO_DATABASE, "take `databases` out");
+    }
+    if let Some(query) = query {
+        let help = "keep verifiers in identities.yaml";
+        refuse(&query.at, "a Redis server stores no verifiers that could be asked for", help);
+    }
+    if let Some(decoy) = decoy {
+        let help = "take `decoy_secret_file` out";
+        refuse(&decoy.at, "Redis clients are shown no salts, so none are made up", help);
+    }
+}
+
+const NO_DATABASE: &str = "a Redis login names no database";
 
 fn reachable(entries: &[Entry], problems: &mut Problems) {
     let catch_all = entries.iter().position(Entry::fits_everything);

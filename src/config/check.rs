@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::source::{self, Spanned, TargetServer, TlsMode};
 use super::{
     CatalogLogin, Config, Datasource, Limits, Listen, Log, Rules, ServerAddress, SessionLimits,
-    TcpLimits, authentication, listen, tls,
+    TcpLimits, authentication, listen, protocol, tls,
 };
 use crate::audit::{AuditConfig, QUEUE_EVENTS_MIN, Target, WhenFull};
 use crate::auth::throttle::Bounds;
@@ -21,7 +21,7 @@ pub(super) fn check(
     root: &Span,
     problems: &mut Problems,
 ) -> Option<Config> {
-    let source::File { datasources, rules, audit, admin, limits, log } = file;
+    let source::File { datasources, rules, audit, admin, limits, log, mask_keys } = file;
     let limits = check_limits(limits, problems);
     let sessions = limits.as_ref().map(|limits| limits.sessions.clone()).unwrap_or_default();
     let mut taken = listen::Addresses::default();
@@ -39,7 +39,16 @@ pub(super) fn check(
     let rules = rules.and_then(|rules| check_rules(rules, base, problems));
     let audit = audit.and_then(|audit| check_audit(audit, base, problems));
     let log = check_log(log, problems);
-    Some(Config { datasources, rules: rules?, audit: audit?, admin: admin?, limits: limits?, log })
+    let masker = super::mask_keys::check(mask_keys, base, problems);
+    Some(Config {
+        datasources,
+        rules: rules?,
+        audit: audit?,
+        admin: admin?,
+        limits: limits?,
+        log,
+        masker,
+    })
 }
 
 fn datasource(
@@ -48,9 +57,11 @@ fn datasource(
     taken: &mut listen::Addresses,
     problems: &mut Problems,
 ) -> Option<Datasource> {
+    protocol::refuse_foreign(&source, problems);
     let source::Datasource {
         at,
         name,
+        protocol,
         listen,
         upstream: servers,
         target,
@@ -61,39 +72,33 @@ fn datasource(
         logins,
         limits,
     } = source;
-    // Entries that hold mistakes were reported and are not here.
-    if listen.is_empty() && !problems.has_errors() {
-        problems.error(&at, "`listen` names no address");
-    }
-    let listen: Vec<Listen> = listen
-        .into_iter()
-        .filter_map(|written| {
-            let place = written.at.clone();
-            let listen = listen::check(written, base, taken, problems)?;
-            if tls.is_none() {
-                tls::refuse_exposed(&listen.at, &place, problems);
-            }
-            Some(listen)
-        })
-        .collect();
+    let listen = listeners(listen, (base, &at, tls.as_ref()), taken, problems);
     let upstream: Vec<ServerAddress> =
         servers.iter().filter_map(|written| host_and_port(written, problems)).collect();
     // Entries that hold mistakes were reported and are not here.
     if servers.is_empty() && !problems.has_errors() {
         problems.error(&at, "`upstream` names no server");
     }
+    let protocol = protocol?;
     let leg = authentication::Leg::of(tls.as_ref());
     let (tls_mode, tls) = match tls {
-        Some(written) => (written.mode, tls::client_leg(written, base, problems)),
+        Some(written) => (written.mode, tls::client_leg(written, (base, protocol), problems)),
         None => (TlsMode::Off, None),
     };
     let catalog = catalog.and_then(|catalog| check_catalog(catalog, base, problems));
+    let account_at = logins.accounts_at().cloned();
     let logins = authentication::check(logins, base, leg, problems);
     let upstream_tls = match upstream_tls {
-        Some(written) => tls::server_leg(written, base, problems),
-        None => tls::default_server_leg(&upstream, &at, problems),
+        Some(written) => tls::server_leg(written, (base, protocol), problems),
+        None => tls::default_server_leg(&upstream, (&at, protocol), problems),
     };
     let (authentication, logins) = logins?;
+    let upstream_tls = upstream_tls?;
+    if let Some(at) = account_at
+        && logins.accounts.have_password()
+    {
+        protocol::refuse_bare_password(&at, (protocol, &upstream, &upstream_tls), problems);
+    }
     if let (Some(target), None) = (&target, &catalog)
         && target.value != TargetServer::Any
     {
@@ -104,18 +109,40 @@ fn datasource(
     }
     Some(Datasource {
         name: name?.value.into(),
+        protocol,
         listen,
         upstream,
         target: target.map(|written| written.value).unwrap_or_default(),
         default_deny: default_deny?,
         tls_mode,
         tls,
-        upstream_tls: upstream_tls?,
+        upstream_tls,
         catalog,
         authentication,
         logins,
         limits: limits.check(sessions, problems),
     })
+}
+
+fn listeners(
+    written: Vec<listen::Written>,
+    (base, at, tls): (&Path, &Span, Option<&source::Tls>),
+    taken: &mut listen::Addresses,
+    problems: &mut Problems,
+) -> Vec<Listen> {
+    // Entries that hold mistakes were reported and are not here.
+    if written.is_empty() && !problems.has_errors() {
+        problems.error(at, "`listen` names no address");
+    }
+    let checked = written.into_iter().filter_map(|written| {
+        let place = written.at.clone();
+        let listen = listen::check(written, base, taken, problems)?;
+        if tls.is_none() {
+            tls::refuse_exposed(&listen.at, &place, problems);
+        }
+        Some(listen)
+    });
+    checked.collect()
 }
 
 fn unique_name(name: &Spanned<String>, seen: &mut HashMap<String, Span>, problems: &mut Problems) {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::audit::AuditConfig;
 use crate::auth::Logins;
 use crate::auth::throttle::Bounds;
+use crate::mask::Masker;
 use crate::policy::RuleSet;
 use crate::policy::diagnostic::{Diagnostic, Severity, Span};
 use crate::policy::yaml::{Document, Problems};
@@ -25,6 +26,10 @@ mod check;
 mod listen;
 #[cfg(test)]
 mod listen_tests;
+mod mask_keys;
+mod protocol;
+#[cfg(test)]
+mod redis_tests;
 mod session_limits;
 mod source;
 #[cfg(test)]
@@ -34,6 +39,7 @@ mod tokens;
 
 pub use admin::Admin;
 pub use listen::{Listen, ListenAt, Port};
+pub use protocol::Protocol;
 pub use session_limits::{OnClientGone, SessionLimits};
 pub use source::{LogFormat, TargetServer, TlsMode};
 
@@ -52,6 +58,8 @@ pub struct Config {
     pub limits: Limits,
     /// The log.
     pub log: Log,
+    /// Carries out masks, with the current key of those that are configured.
+    pub masker: Arc<Masker>,
 }
 
 /// One protected server.
@@ -59,6 +67,8 @@ pub struct Config {
 pub struct Datasource {
     /// Name in rules, events and metrics.
     pub name: Arc<str>,
+    /// What they and the server speak.
+    pub protocol: Protocol,
     /// Sockets clients connect to; at least one, unique over all datasources.
     pub listen: Vec<Listen>,
     /// Servers, in the order in which they are tried; at least one.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::check::bounded;
 use super::source::{Spanned, duration};
+use crate::policy::diagnostic::Span;
 use crate::policy::yaml::{MapReader, Node, Problems};
 
 /// Time limits of a session once it is logged in. `None` is no limit.
@@ -64,7 +65,7 @@ pub(super) struct Source {
     session_lifetime: Written,
     session_lifetime_grace: Option<Spanned<Duration>>,
     cancel_grace: Option<Spanned<Duration>>,
-    on_client_gone: Option<OnClientGone>,
+    on_client_gone: Option<Spanned<OnClientGone>>,
 }
 
 /// A limit that can be lifted.
@@ -92,7 +93,9 @@ pub(super) fn read(map: &mut MapReader<'_>, problems: &mut Problems) -> Source {
             .optional("session_lifetime_grace")
             .and_then(|n| duration(n, problems)),
         cancel_grace: map.optional("cancel_grace").and_then(|n| duration(n, problems)),
-        on_client_gone: map.optional("on_client_gone").and_then(|n| n.one_of(&policies, problems)),
+        on_client_gone: map.optional("on_client_gone").and_then(|n| {
+            Some(Spanned { value: n.one_of(&policies, problems)?, at: n.span.clone() })
+        }),
     }
 }
 
@@ -105,6 +108,13 @@ pub(super) fn read_map(node: &Node, problems: &mut Problems) -> Option<Source> {
 }
 
 impl Source {
+    /// Where it says what becomes of statements that are cancelled.
+    pub(super) fn about_cancelling(&self) -> impl Iterator<Item = &Span> {
+        let grace = self.cancel_grace.as_ref().map(|written| &written.at);
+        let gone = self.on_client_gone.as_ref().map(|written| &written.at);
+        [grace, gone].into_iter().flatten()
+    }
+
     /// What is written, over `base`.
     pub(super) fn check(self, base: &SessionLimits, problems: &mut Problems) -> SessionLimits {
         let day = Duration::from_secs(24 * 60 * 60);
@@ -129,7 +139,9 @@ impl Source {
             session_lifetime,
             session_lifetime_grace: grace(self.session_lifetime_grace, base.session_lifetime_grace),
             cancel_grace: grace(self.cancel_grace, base.cancel_grace),
-            on_client_gone: self.on_client_gone.unwrap_or(base.on_client_gone),
+            on_client_gone: self
+                .on_client_gone
+                .map_or(base.on_client_gone, |written| written.value),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{authentication, listen};
+use super::{Protocol, authentication, listen, mask_keys};
 use crate::audit::WhenFull;
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::yaml::{MapReader, Node, Problems};
@@ -26,12 +26,14 @@ pub(super) struct File {
     pub(super) admin: Option<super::admin::Source>,
     pub(super) limits: Limits,
     pub(super) log: Log,
+    pub(super) mask_keys: mask_keys::Written,
 }
 
 #[derive(Debug)]
 pub(super) struct Datasource {
     pub(super) at: Span,
     pub(super) name: Option<Spanned<String>>,
+    pub(super) protocol: Option<Protocol>,
     pub(super) listen: Vec<listen::Written>,
     pub(super) upstream: Vec<Spanned<String>>,
     pub(super) target: Option<Spanned<TargetServer>>,
@@ -186,8 +188,10 @@ pub(super) fn read(root: &Node, problems: &mut Problems) -> Option<File> {
     let admin = map.optional("admin").and_then(|n| super::admin::read(n, problems));
     let limits = map.optional("limits").and_then(|n| limits(n, problems)).unwrap_or_default();
     let log = map.optional("log").and_then(|n| log(n, problems)).unwrap_or_default();
+    let mask_keys = map.optional("mask_keys").map(|n| mask_keys::read(n, problems));
     map.finish(problems);
-    Some(File { datasources: datasources.unwrap_or_default(), rules, audit, admin, limits, log })
+    let (datasources, mask_keys) = (datasources.unwrap_or_default(), mask_keys.unwrap_or_default());
+    Some(File { datasources, rules, audit, admin, limits, log, mask_keys })
 }
 
 fn datasources(node: &Node, problems: &mut Problems) -> Vec<Datasource> {
@@ -201,9 +205,8 @@ fn datasources(node: &Node, problems: &mut Problems) -> Vec<Datasource> {
 fn datasource(node: &Node, problems: &mut Problems) -> Option<Datasource> {
     let mut map = MapReader::new(node, problems)?;
     let name = map.required("name", problems).and_then(|n| string(n, problems));
-    if let Some(protocol) = map.required("protocol", problems) {
-        protocol.one_of(&[("postgresql", ())], problems);
-    }
+    let protocols = [Protocol::Postgresql, Protocol::Redis].map(|one| (one.name(), one));
+    let protocol = map.required("protocol", problems).and_then(|n| n.one_of(&protocols, problems));
     let listen = map.required("listen", problems).map(|n| listen::read(n, problems));
     let upstream = map.required("upstream", problems).map(|n| one_or_more(n, problems));
     let target = map.optional("target_session_attrs").and_then(|n| target(n, problems));
@@ -219,6 +222,7 @@ fn datasource(node: &Node, problems: &mut Problems) -> Option<Datasource> {
     Some(Datasource {
         at: node.span.clone(),
         name,
+        protocol,
         listen: listen.unwrap_or_default(),
         upstream: upstream.unwrap_or_default(),
         target,

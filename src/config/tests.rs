@@ -376,11 +376,6 @@ fn servers_are_a_list_and_a_role_needs_a_login_to_ask_for_it() {
 }
 
 #[test]
-fn a_protocol_that_is_not_served_is_refused() {
-    check("protocol: postgresql", "protocol: redis", "p.yaml:4:");
-}
-
-#[test]
 fn logins_that_end_here_have_what_they_need() {
     use crate::session::auth::{ChannelBinding, Method, StoredIn};
     let dir = folder();

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::ServerAddress;
 use super::check::{resolve, warn_if_world_readable};
 use super::listen::ListenAt;
 use super::source::{self, Spanned, TlsMode, UpstreamTlsMode};
+use super::{Protocol, ServerAddress};
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::yaml::Problems;
 use crate::tls::{
@@ -20,7 +20,7 @@ use crate::tls::{
 /// found.
 pub(super) fn client_leg(
     written: source::Tls,
-    base: &Path,
+    (base, protocol): (&Path, Protocol),
     problems: &mut Problems,
 ) -> Option<Arc<Watched<ClientLeg>>> {
     let source::Tls { at, mode, certificate, key, client_ca, min_version } = written;
@@ -54,7 +54,8 @@ pub(super) fn client_leg(
         (TlsMode::Off | TlsMode::Allowed | TlsMode::Required, None) => ClientCertificates::Unasked,
     };
     let min_version = min_version.unwrap_or_default();
-    files.watch(ClientLeg { certificate, key, clients, min_version }, problems)
+    let alpn = protocol.alpn();
+    files.watch(ClientLeg { certificate, key, clients, min_version, alpn }, problems)
 }
 
 /// Without `tls:`, what other machines can reach would be served in plain text.
@@ -72,7 +73,7 @@ pub(super) fn refuse_exposed(listen: &ListenAt, at: &Span, problems: &mut Proble
 /// What `upstream_tls:` asks for; `None` when a problem was found.
 pub(super) fn server_leg(
     written: source::UpstreamTls,
-    base: &Path,
+    (base, protocol): (&Path, Protocol),
     problems: &mut Problems,
 ) -> Option<UpstreamTls> {
     let source::UpstreamTls { at, mode, ca, certificate, key } = written;
@@ -88,20 +89,23 @@ pub(super) fn server_leg(
         return None;
     }
     let verification = verification(mode, &mode_at, files.authorities(base), problems)?;
-    let watched = files.watch(ServerLeg { verification, own }, problems)?;
+    if protocol == Protocol::Redis {
+        fits_redis(mode, &verification, &mode_at, problems)?;
+    }
+    let watched = files.watch(ServerLeg { verification, own, alpn: protocol.alpn() }, problems)?;
     Some(match mode {
         UpstreamTlsMode::Prefer => UpstreamTls::Preferred(watched),
         UpstreamTlsMode::Disable
         | UpstreamTlsMode::Require
         | UpstreamTlsMode::VerifyCa
-        | UpstreamTlsMode::VerifyFull => UpstreamTls::Required(watched),
+        | UpstreamTlsMode::VerifyFull => encrypted(protocol, watched),
     })
 }
 
 /// Without `upstream_tls:`: plain text where nothing leaves the machine, else everything verified.
 pub(super) fn default_server_leg(
     servers: &[ServerAddress],
-    at: &Span,
+    (at, protocol): (&Span, Protocol),
     problems: &mut Problems,
 ) -> Option<UpstreamTls> {
     if servers.iter().all(|server| stays_here(&server.host)) {
@@ -109,7 +113,38 @@ pub(super) fn default_server_leg(
     }
     let files = Files { at: at.clone(), certificate: None, key: None, authorities: None };
     let verification = Verification::SignedAndNamed(Authorities::System);
-    files.watch(ServerLeg { verification, own: None }, problems).map(UpstreamTls::Required)
+    let leg = ServerLeg { verification, own: None, alpn: protocol.alpn() };
+    files.watch(leg, problems).map(|watched| encrypted(protocol, watched))
+}
+
+/// TLS and nothing else, begun as the protocol begins it.
+fn encrypted(protocol: Protocol, watched: Arc<Watched<ServerLeg>>) -> UpstreamTls {
+    match protocol {
+        Protocol::Postgresql => UpstreamTls::Required(watched),
+        Protocol::Redis => UpstreamTls::AtOnce(watched),
+    }
+}
+
+/// What a Redis server can be met with: it is not asked for TLS, and it gets passwords as they are.
+fn fits_redis(
+    mode: UpstreamTlsMode,
+    verification: &Verification,
+    at: &Span,
+    problems: &mut Problems,
+) -> Option<()> {
+    let message = match (mode, verification) {
+        (UpstreamTlsMode::Prefer, _) => {
+            "a Redis server is not asked whether it has TLS, so there is nothing to prefer"
+        }
+        (_, Verification::None) => {
+            "passwords go to a Redis server in clear text, and this verifies nobody"
+        }
+        (_, Verification::Signed(_) | Verification::SignedAndNamed(_)) => return Some(()),
+    };
+    problems.push(Diagnostic::error(at, message).with_help(
+        "use `mode: verify-full`, or `verify-ca` with `ca: FILE`; `disable` chooses plain text",
+    ));
+    None
 }
 
 /// The rules of libpq: authorities make `require` verify, and those of the system, who sign for
@@ -150,7 +185,7 @@ fn verification(
 }
 
 /// Whether bytes to this host stay on this machine.
-fn stays_here(host: &str) -> bool {
+pub(super) fn stays_here(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }

@@ -101,6 +101,11 @@ impl Masker {
         Self { key: Some(keyed::Derived::new(key)) }
     }
 
+    /// Whether there is a key for masks that need one.
+    pub fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// Whether the function can be carried out.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use super::ruleset::RuleSet;
 use super::source::{SourceFile, bounded, kept, one_or_many, shown_text};
 use super::yaml::{Document, MapReader, Node, Problems, Value};
 use crate::facts::Facts;
+use crate::name::Protocol;
 
 /// One test.
 #[derive(Clone, Debug)]
@@ -70,19 +71,21 @@ enum Denied {
 // === impl Case ===
 
 impl Case {
-    /// Reads the `tests` of rule files. `text_key` is the key the statement stands under.
+    /// Reads the `tests` of rule files. `text_key` is the key the statement stands under,
+    /// `protocol` what its session speaks.
     ///
     /// # Errors
     /// Every problem of every test.
     pub fn read(
         files: &[SourceFile],
         text_key: &'static str,
+        protocol: Protocol,
     ) -> Result<Vec<Self>, Vec<Diagnostic>> {
         let mut problems = Problems::default();
         let mut cases = Vec::new();
         for file in files {
             match Document::parse(&file.name, &file.text) {
-                Ok(root) => cases.extend(read_tests(&root, text_key, &mut problems)),
+                Ok(root) => cases.extend(read_tests(&root, (text_key, protocol), &mut problems)),
                 Err(list) => problems.extend(list),
             }
         }
@@ -135,18 +138,22 @@ impl fmt::Display for CaseFailure {
 
 // === reading ===
 
-fn read_tests(root: &Node, text_key: &'static str, problems: &mut Problems) -> Vec<Case> {
+fn read_tests(root: &Node, asked: (&'static str, Protocol), problems: &mut Problems) -> Vec<Case> {
     let Some(mut map) = MapReader::new(root, problems) else { return Vec::new() };
     // The other keys of the file are the rules', read elsewhere.
     let Some(node) = map.optional("tests") else { return Vec::new() };
     let nodes = bounded(node, problems);
-    nodes.iter().filter_map(|node| case(node, text_key, problems)).collect()
+    nodes.iter().filter_map(|node| case(node, asked, problems)).collect()
 }
 
-fn case(node: &Node, text_key: &'static str, problems: &mut Problems) -> Option<Case> {
+fn case(
+    node: &Node,
+    (text_key, protocol): (&'static str, Protocol),
+    problems: &mut Problems,
+) -> Option<Case> {
     let mut map = MapReader::new(node, problems)?;
     let name = map.required("name", problems).and_then(|node| shown_text(node, problems));
-    let who = map.required("as", problems).and_then(|node| who(node, problems));
+    let who = map.required("as", problems).and_then(|node| who(node, protocol, problems));
     let text = map.required(text_key, problems).and_then(|node| node.string(problems));
     let expect = map.required("expect", problems).and_then(|node| expect(node, problems));
     map.unsupported(&["command"], problems);
@@ -160,7 +167,7 @@ fn case(node: &Node, text_key: &'static str, problems: &mut Problems) -> Option<
     })
 }
 
-fn who(node: &Node, problems: &mut Problems) -> Option<Who> {
+fn who(node: &Node, protocol: Protocol, problems: &mut Problems) -> Option<Who> {
     let mut map = MapReader::new(node, problems)?;
     let user = map.required("user", problems).and_then(|node| node.string(problems));
     let mut text = |key, default: &str, problems: &mut Problems| {
@@ -193,6 +200,7 @@ fn who(node: &Node, problems: &mut Problems) -> Option<Who> {
     map.finish(problems);
     let login = Login {
         datasource: datasource?.into(),
+        protocol,
         default_deny: default_deny?,
         user: user?.to_owned(),
         database: database?,

@@ -8,6 +8,7 @@ use super::predicate::LOGIN_VALUES;
 use super::rule::{CountedBy, Effect, Mask, Rule, Written, class_exists};
 use super::ruleset::{FieldDigest, RuleSet};
 use super::source::{self, SourceFile};
+use super::vocabulary::Vocabulary;
 use super::yaml::Problems;
 use crate::name::Glob;
 use crate::obligation::MaskFn;
@@ -18,13 +19,27 @@ const FILES_MAX: usize = 1_000;
 const RULES_MAX: usize = 10_000;
 
 impl RuleSet {
-    /// Compiles a set. On success the diagnostics are warnings, sorted by place.
+    /// Compiles a set where no command is known and masks have no key. On success the diagnostics
+    /// are warnings, sorted by place.
     ///
     /// # Errors
-    /// Every problem of every file, sorted by place; at least one is an error.
+    /// As of [`Self::compile_for`].
     pub fn compile(
         files: &[SourceFile],
         identities: Option<&SourceFile>,
+    ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
+        Self::compile_for(files, identities, &Vocabulary::default())
+    }
+
+    /// Compiles a set against what is known. On success the diagnostics are warnings, sorted by
+    /// place.
+    ///
+    /// # Errors
+    /// Every problem of every file, sorted by place; at least one is an error.
+    pub fn compile_for(
+        files: &[SourceFile],
+        identities: Option<&SourceFile>,
+        vocabulary: &Vocabulary,
     ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
         let mut problems = Problems::default();
         let mut set = Self { digest: digest(files, identities), ..Self::default() };
@@ -39,6 +54,7 @@ impl RuleSet {
         check_ids(&set, &mut problems);
         check_classes(&set, &mut problems);
         check_masks(&set, &mut problems);
+        vocabulary.check(&mut set, &mut problems);
         if let Some(file) = identities {
             set.identities = Identities::read(file, &mut problems);
             check_roles(&set, &mut problems);
@@ -83,7 +99,7 @@ fn check_ids(set: &RuleSet, problems: &mut Problems) {
     }
 }
 
-/// A class that no column carries would make a rule that never acts.
+/// A class that nothing carries would make a rule that never acts.
 fn check_classes(set: &RuleSet, problems: &mut Problems) {
     let known: BTreeSet<&str> = set.labels.iter().map(|label| &*label.class).collect();
     for rule in &set.rules {
@@ -91,7 +107,7 @@ fn check_classes(set: &RuleSet, problems: &mut Problems) {
         for glob in classes.any.iter().chain(&classes.except) {
             if !class_exists(glob, &set.labels) {
                 let class = glob.as_str();
-                let message = format!("rule `{}`: no column is classified as `{class}`", rule.id);
+                let message = format!("rule `{}`: nothing is classified as `{class}`", rule.id);
                 problems.push(
                     Diagnostic::error(&rule.span, message).suggest(class, known.iter().copied()),
                 );
@@ -103,11 +119,12 @@ fn check_classes(set: &RuleSet, problems: &mut Problems) {
 /// One column, two mask functions: the strongest wins when the decision is made, but two rules
 /// that match exactly alike contradict each other, and that is a mistake.
 fn check_masks(set: &RuleSet, problems: &mut Problems) {
-    let mut alike: BTreeMap<(&Written, &str), (&MaskFn, &Rule)> = BTreeMap::new();
-    let mut same_people: BTreeMap<(Written, &str), (&MaskFn, &Rule)> = BTreeMap::new();
+    let mut alike: BTreeMap<(&Written, String), (&MaskFn, &Rule)> = BTreeMap::new();
+    let mut same_people: BTreeMap<(Written, String), (&MaskFn, &Rule)> = BTreeMap::new();
     for rule in set.rules.iter().filter(|rule| rule.enforced()) {
         for (target, function) in mask_targets(rule) {
-            let (other, first) = *alike.entry((&rule.written, target)).or_insert((function, rule));
+            let (other, first) =
+                *alike.entry((&rule.written, target.clone())).or_insert((function, rule));
             if other != function {
                 let message = format!(
                     "rules `{}` and `{}` match alike but mask `{target}` with `{}` and `{}`",
@@ -123,7 +140,7 @@ fn check_masks(set: &RuleSet, problems: &mut Problems) {
                 continue;
             }
             let (other, first) =
-                *same_people.entry((people(rule), target)).or_insert((function, rule));
+                *same_people.entry((people(rule), target.clone())).or_insert((function, rule));
             if other != function && first.written != rule.written {
                 let message = format!(
                     "rules `{}` and `{}` mask `{target}` differently for the same identities",
@@ -140,24 +157,32 @@ fn check_masks(set: &RuleSet, problems: &mut Problems) {
 }
 
 /// What a mask rule names, as written, with the function for each.
-fn mask_targets(rule: &Rule) -> Vec<(&str, &MaskFn)> {
+fn mask_targets(rule: &Rule) -> Vec<(String, &MaskFn)> {
     match &rule.effect {
         Effect::Mask(Mask::ByClass(functions)) => {
-            functions.iter().map(|(class, function)| (&**class, function)).collect()
+            functions.iter().map(|(class, function)| (class.to_string(), function)).collect()
         }
-        Effect::Mask(Mask::All(function)) => ["columns", "classes", "levels"]
-            .iter()
-            .filter_map(|key| rule.written.0.get(key))
-            .flatten()
-            .map(|text| (&**text, function))
-            .collect(),
+        Effect::Mask(Mask::All(function)) => {
+            let written = |keys: &[&str]| {
+                let texts = keys.iter().filter_map(|key| rule.written.0.get(key)).flatten();
+                texts.map(ToString::to_string).collect::<Vec<_>>()
+            };
+            let mut targets = written(&["columns", "classes", "levels"]);
+            // A mask on one field of a key says nothing of another field.
+            let places = written(&["fields", "paths"]).join(" ");
+            if targets.is_empty() {
+                let keys = written(&["keys"]).into_iter();
+                targets.extend(keys.map(|key| format!("{key} {places}").trim_end().to_owned()));
+            }
+            targets.into_iter().map(|target| (target, function)).collect()
+        }
         Effect::Filter(_) | Effect::Allow(_) | Effect::Deny { .. } | Effect::Limit(_) => Vec::new(),
     }
 }
 
 /// The part of a match that says whom the rule concerns.
 fn people(rule: &Rule) -> Written {
-    const ABOUT_DATA: [&str; 11] = [
+    const ABOUT_DATA: [&str; 21] = [
         "relations",
         "except_relations",
         "columns",
@@ -169,6 +194,16 @@ fn people(rule: &Rule) -> Written {
         "except_statements",
         "functions",
         "except_functions",
+        "commands",
+        "except_commands",
+        "keys",
+        "except_keys",
+        "reads",
+        "writes",
+        "channels",
+        "except_channels",
+        "fields",
+        "paths",
     ];
     let about_people = rule.written.0.iter().filter(|(key, _)| !ABOUT_DATA.contains(key));
     Written(about_people.map(|(key, texts)| (*key, texts.clone())).collect())

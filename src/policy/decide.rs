@@ -11,12 +11,13 @@ use super::decision::{Allowed, Decision, Denial, DenyReason, Limit};
 use super::identity::IdentityClass;
 use super::rule::{Effect, Filter, Mask, Mode, Object, Rule, Selected};
 use super::ruleset::RuleSet;
-use crate::facts::{Access, AccessMode, Certainty, Facts, Relation, Why};
+use crate::facts::{Access, AccessMode, Certainty, CommandUse, Facts, Relation, Why};
 use crate::name::RuleId;
 use crate::obligation::{ColumnMask, Governance, RowFilter};
 
 mod coverage;
 mod side_doors;
+mod store;
 #[cfg(test)]
 mod tests;
 
@@ -46,7 +47,10 @@ impl RuleSet {
             Certainty::Known => {}
         }
         // Doors are closed without any rule.
-        if !class.concerned && !facts.actions.iter().any(|action| action.verb.is_door()) {
+        let door = |command: &Arc<CommandUse>| command.door;
+        let at_door = facts.actions.iter().any(|action| action.verb.is_door())
+            || facts.store.command.as_ref().is_some_and(door);
+        if !class.concerned && !at_door {
             return Decision::Allow(Allowed::default());
         }
         if class.identity.withdrawn {
@@ -89,8 +93,10 @@ impl<'a> Question<'a> {
         if let Some(denial) = matched.iter().find_map(|rule| denied_by(rule)) {
             return Err(denial);
         }
+        self.check_command_door()?;
         self.check_coverage()?;
         self.check_side_doors()?;
+        self.check_command(&matched)?;
         let governances = self.governances(&matched)?;
         Ok(self.allowed(governances, &matched))
     }
@@ -102,8 +108,8 @@ impl<'a> Question<'a> {
                 rule.object.fits(self.facts, &self.set.labels)
             }
             Effect::Mask(_) | Effect::Filter(_) => {
-                self.fits_statement(&rule.object)
-                    && self.row_relations().any(|relation| self.owes(rule, relation))
+                let on_rows = || self.row_relations().any(|relation| self.owes(rule, relation));
+                (self.fits_statement(&rule.object) && on_rows()) || self.masks_some_key(rule)
             }
             Effect::Allow(allow) => self.uses(allow),
         }
@@ -219,11 +225,13 @@ impl<'a> Question<'a> {
         let mut observed: Vec<&Rule> =
             matched.iter().copied().filter(|rule| would_have_acted(rule)).collect();
         observed.extend(self.observed_lists());
+        observed.extend(self.evaded().filter(|rule| !rule.enforced()));
         observed.sort_by(|a, b| a.id.cmp(&b.id));
+        observed.dedup_by(|a, b| a.id == b.id);
         let warned = observed.iter().filter(|rule| rule.mode == Mode::Warn);
         Allowed {
             governances,
-            values: Vec::new(),
+            values: self.value_masks(matched),
             limits: matched.iter().filter_map(|rule| self.limit(rule)).collect(),
             rules: shaping(matched),
             observed: observed.iter().map(|rule| rule.id.clone()).collect(),

@@ -56,6 +56,8 @@ pub enum DenyReason {
     NotUnderstood(crate::facts::Why),
     /// A side door for an identity under rules: function, view, system relation, setting, verb.
     SideDoor,
+    /// A command that is closed to everybody, and that no rule opens for this identity.
+    ClosedDoor,
     /// A filter needs an attribute this identity does not have.
     MissingAttribute,
 }

@@ -159,6 +159,10 @@ fn write_decision(f: &mut fmt::Formatter<'_>, decision: &Decision) -> fmt::Resul
                     )?;
                 }
             }
+            for mask in allowed.values.iter().flat_map(|governance| &governance.masks) {
+                let function = mask.function.name();
+                writeln!(f, "  mask    {} {function} (rule {})", mask.pattern, mask.rule)?;
+            }
             for limit in &allowed.limits {
                 let seconds = limit.per_us / 1_000_000;
                 writeln!(f, "  limit   {} in {seconds} s (rule {})", limit.count, limit.rule)?;

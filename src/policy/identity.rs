@@ -8,13 +8,14 @@ use ipnet::IpNet;
 
 use super::credential::{ApiKey, Claims, Credential};
 use super::diagnostic::{Diagnostic, Span};
+use super::fits::ClassPatterns;
 use super::pattern::Names;
 use super::predicate::{LOGIN_VALUES, is_name};
 use super::rule::{CountedBy, inside};
 use super::source::{SourceFile, bounded, kept, network, one_or_many, shown_text, version};
 use super::verifier::ScramVerifier;
 use super::yaml::{Document, MapReader, Node, Problems};
-use crate::name::Glob;
+use crate::name::{Glob, Protocol};
 
 mod access;
 #[cfg(test)]
@@ -28,6 +29,8 @@ use access::{Access, Verifiers};
 pub struct Login {
     /// Datasource (configuration name).
     pub datasource: Arc<str>,
+    /// Which protocol its sessions speak.
+    pub protocol: Protocol,
     /// `default: deny` in the datasource's configuration.
     pub default_deny: bool,
     /// Authenticated user.
@@ -64,7 +67,7 @@ pub struct IdentityClass {
     /// Two identities with the same digest get the same decision for every text.
     pub digest: [u8; 16],
     /// Some rule concerns this identity, other than one that only opens doors
-    /// ([`crate::facts::Verb::is_door`]), its datasource's default is deny, or its credential was
+    /// ([`crate::facts::Verb::is_door`], [`crate::facts::CommandUse::door`]), its datasource's default is deny, or its credential was
     /// withdrawn.
     pub concerned: bool,
     /// Under a mask, a filter, a relation-level deny or an allow list: side doors (functions,
@@ -74,6 +77,8 @@ pub struct IdentityClass {
     pub identity: Identity,
     /// Indexes into the rule set of the rules that concern it, ascending.
     pub(crate) rules: Vec<usize>,
+    /// Patterns of keys and channels that its decisions depend on.
+    pub(crate) patterns: Arc<ClassPatterns>,
 }
 
 /// The identities file, frozen.

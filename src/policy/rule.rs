@@ -9,8 +9,9 @@ use ipnet::IpNet;
 use super::diagnostic::Span;
 use super::identity::Identity;
 use super::pattern::{ColumnPattern, FunctionPattern, Names, RelationPattern, Verbs};
-use crate::facts::{Facts, Relation, Verb};
-use crate::name::{Glob, RuleId};
+use super::store::{Places, StoreAllow, StoreMatch};
+use crate::facts::{Facts, KeyUse, Relation, Verb};
+use crate::name::{Glob, Protocol, RuleId};
 use crate::obligation::MaskFn;
 
 /// A rule as read and checked.
@@ -47,6 +48,7 @@ pub enum Mode {
 /// Whom a rule concerns; decided once per session.
 #[derive(Debug, Default)]
 pub(crate) struct Subject {
+    pub(crate) protocol: Option<Protocol>,
     pub(crate) datasources: Names,
     pub(crate) databases: Names,
     pub(crate) users: Names,
@@ -69,6 +71,8 @@ pub(crate) struct Object {
     pub(crate) functions: Vec<FunctionPattern>,
     pub(crate) except_functions: Vec<FunctionPattern>,
     pub(crate) without_where: bool,
+    /// What it says of commands of key-value stores. A rule is about these or about statements.
+    pub(crate) store: StoreMatch,
 }
 
 /// What a rule does.
@@ -106,6 +110,8 @@ pub(crate) struct Allow {
     /// `None`: any relation.
     pub(crate) relations: Option<Vec<RelationPattern>>,
     pub(crate) functions: Vec<FunctionPattern>,
+    /// What it lists of commands of key-value stores.
+    pub(crate) store: StoreAllow,
 }
 
 /// So many in so much time, counted for whom.
@@ -134,10 +140,13 @@ pub(crate) enum Level {
     Restricted,
 }
 
-/// One line of `classification`: these columns carry this class.
+/// One line of `classification`: these columns, or values of these keys, carry this class.
 #[derive(Debug)]
 pub(crate) struct Label {
     pub(crate) columns: Vec<ColumnPattern>,
+    pub(crate) keys: Vec<Glob>,
+    /// Where in the values of the keys.
+    pub(crate) places: Places,
     pub(crate) class: Arc<str>,
     pub(crate) level: Level,
 }
@@ -174,13 +183,16 @@ impl Rule {
         }
     }
 
-    /// Whether side doors must be closed for whom it concerns.
+    /// Whether side doors of statements must be closed for whom it concerns.
     pub(crate) fn governs(&self) -> bool {
         self.enforced()
             && match &self.effect {
-                Effect::Mask(_) | Effect::Filter(_) => true,
+                Effect::Mask(_) => self.object.store.is_empty(),
+                Effect::Filter(_) => true,
                 Effect::Allow(allow) => allow.is_list(),
-                Effect::Deny { .. } => self.object.about_relations(),
+                Effect::Deny { .. } => {
+                    self.object.store.is_empty() && self.object.about_relations()
+                }
                 Effect::Limit(_) => false,
             }
     }
@@ -214,10 +226,19 @@ impl Effect {
 
 impl Subject {
     fn admits(&self, identity: &Identity, unknown_network: bool) -> bool {
-        let Self { datasources, databases, users, roles, applications, networks, except_networks } =
-            self;
+        let Self {
+            protocol,
+            datasources,
+            databases,
+            users,
+            roles,
+            applications,
+            networks,
+            except_networks,
+        } = self;
         let login = &identity.login;
-        datasources.admits(&login.datasource)
+        protocol.is_none_or(|protocol| protocol == login.protocol)
+            && datasources.admits(&login.datasource)
             && databases.admits(&login.database)
             && users.admits(&login.user)
             && applications.admits(&login.application)
@@ -246,9 +267,15 @@ impl Object {
             || !self.except_columns.is_empty()
     }
 
-    /// Whether it fits the text: some action, and some relation and function where asked for.
+    /// Whether it fits the text: some action, and some relation and function where asked for; of a
+    /// command the command itself, and some key and channel where asked for. Words about the one kind
+    /// keep a rule off the other.
     pub(crate) fn fits(&self, facts: &Facts, labels: &[Label]) -> bool {
-        self.statements.admits_some(&facts.actions, self.without_where)
+        if facts.store.command.is_some() {
+            return self.fits_command(facts, labels);
+        }
+        self.store.is_empty()
+            && self.statements.admits_some(&facts.actions, self.without_where)
             && self.fits_relations(facts, labels)
             && self.fits_functions(facts)
     }
@@ -277,11 +304,7 @@ impl Object {
                 .map(|(index, column)| Selected { index, column, label: None })
                 .collect();
         }
-        let wanted = labels.iter().filter(|label| {
-            (self.levels.is_empty() || self.levels.contains(&label.level))
-                && self.classes.admits(&label.class)
-        });
-        wanted
+        self.labels(labels)
             .flat_map(|label| {
                 columns()
                     .filter(|(_, column)| {
@@ -340,6 +363,47 @@ impl Object {
         })
     }
 
+    fn fits_command(&self, facts: &Facts, labels: &[Label]) -> bool {
+        let of_label = |one: &KeyUse| self.labels_of_key(labels, &one.key).next().is_some();
+        !self.about_statements()
+            && (self.store.is_empty() || self.store.fits(&facts.store))
+            && (!self.wants_labels() || facts.store.keys.iter().any(of_label))
+    }
+
+    /// Whether it has a word that only statements can fit.
+    pub(crate) fn about_statements(&self) -> bool {
+        !self.relations.is_empty()
+            || !self.except_relations.is_empty()
+            || !self.columns.is_empty()
+            || !self.except_columns.is_empty()
+            || !self.statements.is_everything()
+            || !self.functions.is_empty()
+            || !self.except_functions.is_empty()
+            || self.without_where
+    }
+
+    /// The labels it speaks of.
+    pub(crate) fn labels<'a>(&self, labels: &'a [Label]) -> impl Iterator<Item = &'a Label> {
+        labels.iter().filter(|label| {
+            self.wants_labels()
+                && (self.levels.is_empty() || self.levels.contains(&label.level))
+                && self.classes.admits(&label.class)
+        })
+    }
+
+    /// The labels it speaks of that values of the key carry, with the glob that fits the key.
+    pub(crate) fn labels_of_key<'a>(
+        &self,
+        labels: &'a [Label],
+        key: &[u8],
+    ) -> impl Iterator<Item = (&'a Label, &'a Glob)> {
+        let admitted = !self.about_statements() && self.store.admits_key(key);
+        let labels = self.labels(labels).filter(move |_| admitted);
+        labels.filter_map(move |label| {
+            label.keys.iter().find(|glob| glob.matches_bytes(key)).map(|glob| (label, glob))
+        })
+    }
+
     fn wants_relations(&self) -> bool {
         !self.relations.is_empty() || self.wants_columns()
     }
@@ -349,12 +413,13 @@ impl Object {
         !self.columns.is_empty() || self.wants_labels()
     }
 
-    fn wants_labels(&self) -> bool {
+    pub(crate) fn wants_labels(&self) -> bool {
         !self.levels.is_empty() || !self.classes.any.is_empty()
     }
 
     pub(crate) fn names_relation(&self, relation: &Relation) -> bool {
-        (self.relations.is_empty() || self.relations.iter().any(|p| p.matches(relation)))
+        self.store.is_empty()
+            && (self.relations.is_empty() || self.relations.iter().any(|p| p.matches(relation)))
             && !self.excepts_relation(relation)
     }
 
@@ -387,17 +452,22 @@ impl Allow {
     /// adds to whatever else is allowed.
     pub(crate) fn is_list(&self) -> bool {
         let only_doors = |verbs: &Vec<Verb>| !verbs.is_empty() && verbs.iter().all(|v| v.is_door());
-        self.statements.as_ref().is_some_and(|verbs| !only_doors(verbs)) || self.relations.is_some()
+        self.statements.as_ref().is_some_and(|verbs| !only_doors(verbs))
+            || self.relations.is_some()
+            || self.store.is_list()
     }
 
     /// Whether all it does is to open doors.
     pub(crate) fn only_opens_doors(&self) -> bool {
-        !self.is_list() && self.statements.is_some()
+        !self.is_list() && (self.statements.is_some() || self.store.is_written())
     }
 
-    /// Whether the statement is in the list.
+    /// Whether the statement is in the list. A rule that lists commands only lists no statement.
     pub(crate) fn lists(&self, verb: Verb) -> bool {
-        self.statements.as_ref().is_none_or(|verbs| verbs.contains(&verb))
+        match &self.statements {
+            Some(verbs) => verbs.contains(&verb),
+            None => self.relations.is_some() || !self.store.is_written(),
+        }
     }
 }
 

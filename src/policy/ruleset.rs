@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::credential::ApiKey;
 use super::diagnostic::Span;
+use super::fits::ClassPatterns;
 use super::identity::{Identities, Identity, IdentityClass, Login, NotAdmitted};
 use super::rule::{CountedBy, Effect, Label, Rule};
 use super::verifier::ScramVerifier;
@@ -111,6 +112,7 @@ impl RuleSet {
                 || identity.withdrawn,
             governed: rules.iter().any(|rule| rule.governs()),
             identity,
+            patterns: Arc::new(ClassPatterns::of(&rules, &self.labels)),
             rules: indexes,
         }
     }
@@ -120,6 +122,7 @@ impl RuleSet {
         let mut digest = FieldDigest::new();
         digest.field(&self.digest);
         digest.field(&login.datasource);
+        digest.field(login.protocol.name());
         digest.field(&login.database);
         digest.field(if login.default_deny { "deny" } else { "allow" });
         for rule in rules {

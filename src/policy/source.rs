@@ -13,6 +13,7 @@ use crate::name::RuleId;
 
 mod effect;
 mod matching;
+mod store;
 
 pub(crate) use effect::rate_of;
 pub(crate) use matching::{kept, network};
@@ -127,12 +128,25 @@ pub(crate) fn one_or_many<'n>(
 
 fn label(node: &Node, problems: &mut Problems) -> Option<Label> {
     let mut map = MapReader::new(node, problems)?;
-    let columns = map.required("columns", problems).map(|node| columns(node, problems));
+    let columns = map.optional("columns").map(|node| columns(node, problems));
+    let keys = map.optional("keys").map(|node| store::globs(node, problems));
+    let places = store::places(&mut map, problems);
+    if columns.is_none() && keys.is_none() {
+        problems.error(&node.span, "a classification needs `columns` or `keys`");
+    }
+    if keys.is_none() && !places.is_empty() {
+        problems.error(&node.span, "`fields` and `paths` are places in values of `keys`");
+    }
     let class = map.required("class", problems).and_then(|node| name(node, problems));
     let level = map.required("level", problems).and_then(|n| n.one_of(Level::NAMES, problems));
-    map.unsupported(&["keys", "fields"], problems);
     map.finish(problems);
-    Some(Label { columns: columns?, class: class?, level: level? })
+    Some(Label {
+        columns: columns.unwrap_or_default(),
+        keys: keys.unwrap_or_default(),
+        places,
+        class: class?,
+        level: level?,
+    })
 }
 
 fn columns(node: &Node, problems: &mut Problems) -> Vec<ColumnPattern> {
@@ -235,8 +249,9 @@ fn fits_effect(node: &Node, object: &Object, effect: &Effect, problems: &mut Pro
     let by_call = !object.functions.is_empty() || !object.except_functions.is_empty();
     match effect {
         Effect::Mask(mask) => {
-            if !by_column {
-                problems.error(span, "a mask needs `columns`, `classes` or `levels` in its match");
+            if !by_column && object.store.keys.is_empty() {
+                let needs = "a mask needs `columns`, `keys`, `classes` or `levels` in its match";
+                problems.error(span, needs);
             }
             effect::fits_classes(span, object, mask, problems);
         }
@@ -252,14 +267,12 @@ fn fits_effect(node: &Node, object: &Object, effect: &Effect, problems: &mut Pro
             }
         }
         Effect::Allow(_) => {
-            if by_call
-                || by_column
-                || object.about_relations()
-                || !object.statements.is_everything()
-            {
+            if by_column || object.about_statements() || !object.store.is_empty() {
                 problems.push(
                     Diagnostic::error(span, "the match of an allow rule says whom, not what")
-                        .with_help("list statements, relations and functions under `allow`"),
+                        .with_help(
+                            "list statements, relations, functions, commands, keys under `allow`",
+                        ),
                 );
             }
         }
@@ -275,6 +288,7 @@ fn fits_effect(node: &Node, object: &Object, effect: &Effect, problems: &mut Pro
                 .with_help("leave `statements` out, so that no spelling goes around it"),
         );
     }
+    store::fits_effect(span, object, effect, problems);
     if object.classes.any.is_empty() && !object.classes.except.is_empty() {
         problems.error(span, "`except_classes` needs `classes`");
     }

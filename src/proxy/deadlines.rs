@@ -144,7 +144,8 @@ impl Deadlines {
             self.statement_us = now_us;
             self.cancelled_us = None;
         }
-        if before.phase == Phase::Idle || before.progress.transactions != now.progress.transactions
+        if matches!(before.phase, Phase::Idle | Phase::Listening)
+            || before.progress.transactions != now.progress.transactions
         {
             self.transaction_us = now_us;
         }
@@ -197,7 +198,7 @@ impl Deadlines {
             None => of(limits.statement_timeout, self.statement_us, Due::Cancel),
         };
         let lifetime_us = match self.stood.phase {
-            Phase::Idle => self.ends_us,
+            Phase::Idle | Phase::Listening => self.ends_us,
             Phase::Login | Phase::InTransaction | Phase::Busy | Phase::Closing => {
                 self.ends_us.saturating_add(micros(limits.session_lifetime_grace))
             }
@@ -207,6 +208,8 @@ impl Deadlines {
         let apply = match (self.stood.phase, self.stood.progress.in_flight) {
             (Phase::Closing, _) => [none; 3],
             (Phase::Idle, _) => [lifetime, silent, none],
+            // Silence is what a client hears on a quiet channel.
+            (Phase::Listening, _) => [lifetime, none, none],
             // A batch without its Sync waits for the client as a transaction does.
             (Phase::InTransaction | Phase::Busy, false) => {
                 let sooner = [silent, waiting].into_iter().flatten().min_by_key(|(us, _)| *us);
@@ -297,6 +300,9 @@ mod tests {
             first(&[began, runs, (8, standing(busy, 1, false))]),
             (58, end(EndCause::IdleInTransaction))
         );
+        // Who listens may wait for long.
+        let listens = (8, standing(Phase::Listening, 1, false));
+        assert_eq!(first(&[began, runs, listens]), (10_000, end(EndCause::Lifetime)));
         // The transaction as a whole: from when the session was last idle.
         let again = (103, standing(busy, 1, true));
         assert_eq!(first(&[began, runs, left, again]), (105, end(EndCause::TransactionTimeout)));

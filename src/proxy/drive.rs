@@ -60,7 +60,7 @@ pub(crate) struct Connection<S, C, D: Dial> {
     seat: Seat,
     stage: StageWatch,
     newcomer: Newcomer,
-    deadlines: Deadlines,
+    pub(super) deadlines: Deadlines,
     /// When the session last took something in, monotonic microseconds.
     turned_us: u64,
     /// A cancel on its way to the server. Until the server has taken it, nothing else is sent: it
@@ -100,7 +100,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         let seat = Seat::new(shared.audit.clone());
         let now = shared.clock.now();
         let deadlines = Deadlines::of_login(admission.remaining(), now.mono_us);
-        let seen = shared.sessions.enter(&birth.uid, &datasource.name, now);
+        let mut seen = shared.sessions.enter(&birth.uid, &datasource.name, now);
         seen.identify(session.record());
         Self {
             session,
@@ -347,9 +347,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     fn settle(&mut self) {
         self.seen.observe(&self.out.events);
         let logging_in = self.deadlines.in_login();
-        if logging_in {
-            self.seen.identify(self.session.record());
-        }
+        self.seen.identify(self.session.record());
         self.seat.settle(&mut self.out.events, self.session.owed_events());
         if let Some(cancel) = &self.cancel {
             cancel.set_busy(self.session.cancellable());
@@ -425,10 +423,18 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         }
         let over = match self.stage.poll(&self.datasource.shared.shutdown, cx) {
             Stage::Running => false,
-            Stage::Draining => self.session.phase() == Phase::Idle && self.newcomer_waited(cx),
+            Stage::Draining => self.rests() && self.newcomer_waited(cx),
             Stage::Ending => true,
         };
         if over { Err(self.finish(EndCause::Shutdown)) } else { Ok(()) }
+    }
+
+    /// Whether nothing is cut off when the session ends now.
+    fn rests(&self) -> bool {
+        match self.session.phase() {
+            Phase::Idle | Phase::Listening => true,
+            Phase::Login | Phase::InTransaction | Phase::Busy | Phase::Closing => false,
+        }
     }
 
     /// Whether the client, which is idle, had the time to ask something after its login.
@@ -450,6 +456,10 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         self.datasource.shared.metrics.limit_reached(due.limit());
         match due {
             Due::End(cause) => Poll::Ready(Err(self.finish(cause))),
+            // The server gave nothing to cancel it with.
+            Due::Cancel if self.cancel.is_none() => {
+                Poll::Ready(Err(self.finish(EndCause::StatementTimeout)))
+            }
             Due::Cancel => {
                 self.session.overdue();
                 self.deadlines.cancelled(now_us());
@@ -514,7 +524,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         let clock = self.datasource.shared.clock;
         self.seen.stands(phase, || clock.now().mono_us);
         match phase {
-            Phase::Idle | Phase::InTransaction => {
+            Phase::Idle | Phase::InTransaction | Phase::Listening => {
                 self.client.input.rest();
                 if let Some(server) = &mut self.server {
                     server.input.rest();

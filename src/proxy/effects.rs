@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
@@ -20,7 +21,7 @@ use super::replayed::Replayed;
 use super::shutdown::Stage;
 use super::upstream::{Dial, Dialed};
 use crate::metrics::{Limit, RejectReason};
-use crate::session::{Answer, CancelKey, Effect, EndCause, Session, TlsPeer};
+use crate::session::{Alpn, Answer, CancelKey, Effect, EndCause, Session, TlsPeer};
 use crate::tls;
 
 impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
@@ -28,7 +29,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     pub(super) async fn carry_out(&mut self, effect: Effect) -> Result<(), End> {
         match effect {
             Effect::StartTls => self.start_tls(Begun::Asked).await,
-            Effect::StartDirectTls => self.start_tls(Begun::Direct).await,
+            Effect::StartDirectTls(alpn) => self.start_tls(Begun::Direct(alpn)).await,
             Effect::Authenticate(request) => self.authenticate(*request).await,
             Effect::ReportLogin(report) => {
                 self.note_login(&report);
@@ -52,9 +53,18 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         }
     }
 
+    /// When what belongs to a login must be over. Whoever logs in anew as somebody else has as long
+    /// as for the first time.
+    pub(super) fn login_deadline(&self) -> Instant {
+        if self.deadlines.in_login() {
+            return self.admission.deadline;
+        }
+        Instant::now() + self.datasource.shared.limits.login_timeout
+    }
+
     async fn start_tls(&mut self, begun: Begun) -> Result<(), End> {
         // One deadline for the whole login: a handshake does not start it anew.
-        match tokio::time::timeout_at(self.admission.deadline, self.handshake(begun)).await {
+        match tokio::time::timeout_at(self.login_deadline(), self.handshake(begun)).await {
             Ok(Ok(peer)) => self.resume(Answer::TlsStarted(peer)).await,
             Ok(Err(error)) => {
                 info!(session = self.birth.uid, %error, "TLS handshake failed");
@@ -76,7 +86,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         })
         .await?;
         let first = match begun {
-            Begun::Direct => std::mem::take(&mut client.input.bytes),
+            Begun::Direct(_) => std::mem::take(&mut client.input.bytes),
             Begun::Asked if client.input.bytes.is_empty() => BytesMut::new(),
             Begun::Asked => return Err(io::Error::other("bytes arrived before the handshake")),
         };
@@ -96,7 +106,8 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
             Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
             _ => "TLS",
         });
-        if begun == Begun::Direct && established.alpn_protocol() != Some(tls::ALPN) {
+        let agreed = established.alpn_protocol() == Some(tls::ALPN);
+        if begun == Begun::Direct(Alpn::Agreed) && !agreed {
             return Err(io::Error::other("direct TLS without agreement on `postgresql` by ALPN"));
         }
         let peer = acceptor.peer(established.peer_certificates());
@@ -105,14 +116,14 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     }
 
     async fn connect(&mut self) -> Result<(), End> {
-        if !self.admission.has_room() {
+        if self.deadlines.in_login() && !self.admission.has_room() {
             self.datasource.metrics.connection_rejected(RejectReason::ClientsMax);
             warn!(session = self.birth.uid, "every client place is taken (`limits.clients`)");
             return Err(self.finish(EndCause::TooManyClients));
         }
         // Several servers may be tried, each for its connect timeout; the client waits for one login.
         let dialing = Box::pin(self.datasource.dial.dial());
-        let Ok(dialed) = tokio::time::timeout_at(self.admission.deadline, dialing).await else {
+        let Ok(dialed) = tokio::time::timeout_at(self.login_deadline(), dialing).await else {
             return Err(self.finish(EndCause::LoginTimeout));
         };
         match dialed {
@@ -226,7 +237,7 @@ enum Begun {
     /// It asked, and was told to begin.
     Asked,
     /// It began with a handshake.
-    Direct,
+    Direct(Alpn),
 }
 
 /// How long last words may take once the process ends without further waiting.

@@ -41,7 +41,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         let now = datasource.shared.clock.now();
         let answered = Box::pin(datasource.auth.answer(request, now, &asker));
         // One deadline for the whole login, however many questions it asks.
-        match tokio::time::timeout_at(self.admission.deadline, answered).await {
+        match tokio::time::timeout_at(self.login_deadline(), answered).await {
             Ok(reply) => self.resume(Answer::Authenticate(Box::new(reply))).await,
             Err(_elapsed) => Err(self.finish(EndCause::LoginTimeout)),
         }

@@ -20,11 +20,12 @@ use crate::admin::{self, AdminState, EndRequest, Ended, KeyReport, Rights, Statu
 use crate::analysis::{Analyzer, AnalyzerLimits};
 use crate::audit::{self, Queue};
 use crate::auth::{Authenticator, Logins};
-use crate::config::{self, Config, Port};
-use crate::event::{Event, EventKind, Instance};
+use crate::config::{self, Config, Listen, Port, Protocol};
+use crate::event::{Event, EventKind, Instance, Now};
 use crate::metrics::{Build, DatasourceLabels, Metrics};
 use crate::policy::{ApiKey, Diagnostic, RuleSet, Throttles};
 use crate::reload::{self, Certificate, Certificates, Reloader, Surroundings};
+use crate::session::Session;
 use crate::session::gate::PlanCache;
 use crate::tls::{LookAt, UpstreamTls};
 
@@ -67,10 +68,11 @@ use cancel::CancelRegistry;
 use capacity::Capacity;
 use clock::Clock;
 use hosts::Hosts;
-use listener::{Door, Entrance, Listener};
+use listener::{Door, Entrance, Listener, Origin};
 use notify::Manager;
 use shared::{Datasource, DriveLimits, Reach, Shared};
 use shutdown::{Shutdown, Stage};
+use socket::ListenSocket;
 use uid::Birth;
 use upstream::{ServerTls, Upstream};
 use workers::Workers;
@@ -178,20 +180,37 @@ impl Process {
                     Ok(())
                 });
             }
-            let begin = protocol::postgresql(written, &config.limits);
-            for (socket, listen) in sockets.into_iter().zip(&written.listen) {
-                info!(datasource = &*written.name, address = %socket.shown(), "listening");
-                let door = Door {
-                    datasource: Arc::clone(&datasource),
-                    entrance: Arc::new(Entrance::of(listen)),
-                    begin: begin.clone(),
-                };
-                process.listeners.spawn(Listener { socket, door }.serve());
+            let entries = sockets.into_iter().zip(&written.listen);
+            match written.protocol {
+                Protocol::Postgresql => {
+                    process.listen(entries, &datasource, protocol::postgresql(written, config));
+                }
+                Protocol::Redis => {
+                    process.listen(entries, &datasource, protocol::redis(written, config));
+                }
             }
             datasources.push(datasource);
         }
         process.serve_rules(config, shared, tried, (sockets.admin, datasources)).await;
         Ok(process)
+    }
+
+    /// Serves a datasource's sockets; `begin` makes the session of a client.
+    fn listen<'a, S: Session + Send + 'static>(
+        &mut self,
+        entries: impl Iterator<Item = (ListenSocket, &'a Listen)>,
+        datasource: &Arc<Datasource<Upstream>>,
+        begin: impl Fn(&Birth, Origin, Now) -> S + Clone + Send + Sync + 'static,
+    ) {
+        for (socket, listen) in entries {
+            info!(datasource = &*datasource.name, address = %socket.shown(), "listening");
+            let door = Door {
+                datasource: Arc::clone(datasource),
+                entrance: Arc::new(Entrance::of(listen)),
+                begin: begin.clone(),
+            };
+            self.listeners.spawn(Listener { socket, door }.serve());
+        }
     }
 
     /// The reloader, and the admin port that can ask for it.
@@ -374,7 +393,9 @@ fn certificates(config: &Config) -> Certificates {
     let of = |one: &config::Datasource| {
         let upstream = match &one.upstream_tls {
             UpstreamTls::Plain => None,
-            UpstreamTls::Preferred(files) | UpstreamTls::Required(files) => Some(files),
+            UpstreamTls::Preferred(files)
+            | UpstreamTls::Required(files)
+            | UpstreamTls::AtOnce(files) => Some(files),
         };
         let legs = [
             one.tls.clone().map(|files| ("tls", files as Arc<dyn LookAt>)),
@@ -412,7 +433,7 @@ fn count(config: &Config, commit: &str, clock: Clock) -> prometheus::Result<Arc<
     let labels: Vec<_> = config
         .datasources
         .iter()
-        .map(|one| DatasourceLabels { name: &one.name, protocol: "postgresql" })
+        .map(|one| DatasourceLabels { name: &one.name, protocol: one.protocol.name() })
         .collect();
     let started_us = clock.now().wall_us;
     Metrics::new(Build { version: env!("CARGO_PKG_VERSION"), commit, started_us }, &labels)

@@ -4,25 +4,23 @@ use std::sync::Arc;
 
 use super::listener::Origin;
 use super::uid::Birth;
-use crate::config::{self, Limits, ServerAddress};
+use crate::config::{self, Config, ServerAddress};
 use crate::event::Now;
 use crate::session::auth::Authentication;
-use crate::session::pg::{PgConfig, PgSession, SessionSeed, TlsMode};
+use crate::session::pg::{PgConfig, PgSession};
+use crate::session::resp::{RespConfig, RespSession};
+use crate::session::{SessionSeed, TlsMode};
 
 /// Makes PostgreSQL sessions for a datasource.
 pub(super) fn postgresql(
     datasource: &config::Datasource,
-    limits: &Limits,
+    config: &Config,
 ) -> impl Fn(&Birth, Origin, Now) -> PgSession + Clone + Send + Sync + 'static {
+    let limits = &config.limits;
     let remote = Arc::new(PgConfig {
         datasource: Arc::clone(&datasource.name),
         default_deny: datasource.default_deny,
-        tls: match datasource.tls_mode {
-            config::TlsMode::Off => TlsMode::Off,
-            config::TlsMode::Allowed => TlsMode::Allowed,
-            // That a certificate is there was seen to in the handshake.
-            config::TlsMode::Required | config::TlsMode::Mutual => TlsMode::Required,
-        },
+        tls: tls_mode(datasource),
         authentication: Authentication {
             iterations_max: limits.scram_iterations,
             ..datasource.authentication.clone()
@@ -34,10 +32,45 @@ pub(super) fn postgresql(
     });
     // Nobody listens in on a Unix socket, and no client asks for TLS there.
     let local = Arc::new(PgConfig { tls: TlsMode::Off, ..(*remote).clone() });
-    move |birth, Origin { address, local: credentials }, now| {
-        let config = if credentials.is_some() { &local } else { &remote };
-        let seed = SessionSeed { uid: birth.uid.clone(), client: address, local: credentials };
-        PgSession::new(Arc::clone(config), seed, now)
+    move |birth, origin, now| {
+        let config = if origin.local.is_some() { &local } else { &remote };
+        PgSession::new(Arc::clone(config), seed(birth, origin), now)
+    }
+}
+
+/// Makes Redis sessions for a datasource.
+pub(super) fn redis(
+    datasource: &config::Datasource,
+    config: &Config,
+) -> impl Fn(&Birth, Origin, Now) -> RespSession + Clone + Send + Sync + 'static {
+    let remote = Arc::new(RespConfig {
+        datasource: Arc::clone(&datasource.name),
+        default_deny: datasource.default_deny,
+        tls: tls_mode(datasource),
+        authentication: datasource.authentication.clone(),
+        server: recorded(&datasource.upstream),
+        table: Arc::new(crate::analysis::redis::Table::builtin()),
+        masker: Arc::clone(&config.masker),
+        pending_replies_max: config.limits.pending_replies,
+    });
+    let local = Arc::new(RespConfig { tls: TlsMode::Off, ..(*remote).clone() });
+    move |birth, origin, now| {
+        let config = if origin.local.is_some() { &local } else { &remote };
+        RespSession::new(Arc::clone(config), seed(birth, origin), now)
+    }
+}
+
+fn seed(birth: &Birth, origin: Origin) -> SessionSeed {
+    let Origin { address, local } = origin;
+    SessionSeed { uid: birth.uid.clone(), client: address, local }
+}
+
+fn tls_mode(datasource: &config::Datasource) -> TlsMode {
+    match datasource.tls_mode {
+        config::TlsMode::Off => TlsMode::Off,
+        config::TlsMode::Allowed => TlsMode::Allowed,
+        // That a certificate is there was seen to in the handshake.
+        config::TlsMode::Required | config::TlsMode::Mutual => TlsMode::Required,
     }
 }
 

@@ -59,6 +59,8 @@ pub(crate) struct Registered {
     phase: Phase,
     /// The waker the entry holds.
     waker: Option<Waker>,
+    /// The record the entry holds.
+    known: Option<Arc<SessionRecord>>,
 }
 
 impl Registry {
@@ -82,7 +84,13 @@ impl Registry {
             login: Mutex::default(),
         });
         self.entries.insert(uid.into(), Arc::clone(&entry));
-        Registered { registry: Arc::clone(self), entry, phase: Phase::Login, waker: None }
+        Registered {
+            registry: Arc::clone(self),
+            entry,
+            phase: Phase::Login,
+            waker: None,
+            known: None,
+        }
     }
 
     /// Everybody, in the order of their coming.
@@ -182,16 +190,16 @@ impl Registered {
         }
     }
 
-    /// Notes who the session is; called during the login only.
-    pub(crate) fn identify(&self, record: Option<&Arc<SessionRecord>>) {
-        let mut login = self.entry.login();
-        let same = match (&login.record, record) {
+    /// Notes who the session is. Asked on every turn, so nothing is locked while that stays the same.
+    pub(crate) fn identify(&mut self, record: Option<&Arc<SessionRecord>>) {
+        let same = match (&self.known, record) {
             (Some(known), Some(record)) => Arc::ptr_eq(known, record),
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         };
         if !same {
-            login.record = record.cloned();
+            self.known = record.cloned();
+            self.entry.login().record = record.cloned();
         }
     }
 
@@ -259,6 +267,7 @@ fn code(phase: Phase) -> u8 {
         Phase::InTransaction => 2,
         Phase::Busy => 3,
         Phase::Closing => 4,
+        Phase::Listening => 5,
     }
 }
 
@@ -268,6 +277,7 @@ fn word(code: u8) -> &'static str {
         1 => "idle",
         2 => "in_transaction",
         3 => "busy",
+        5 => "listening",
         _ => "closing",
     }
 }

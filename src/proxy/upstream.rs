@@ -1,9 +1,10 @@
 //! Reaching the database: TCP, then TLS as the configuration asks for it.
 //!
 //! TLS belongs to the dialing, not to the session: what a session writes goes to a server that was
-//! verified already. The reply to an SSLRequest is one byte, and one byte is read: what a man in
-//! the middle puts behind it is taken for a part of the handshake and fails there. A reply other
-//! than yes or no is not shown to anybody, because nobody knows yet who says it.
+//! verified already. PostgreSQL is asked for it first; Redis hears a handshake at once, so there it
+//! is TLS or not, and nothing to prefer. The reply to an SSLRequest is one byte, and one byte is
+//! read: what a man in the middle puts behind it is taken for a part of the handshake and fails
+//! there. A reply other than yes or no is not shown to anybody, because nobody knows yet who says it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -45,7 +46,7 @@ pub(crate) trait Dial: Send + Sync + 'static {
 /// An open connection.
 #[derive(Debug)]
 pub(crate) struct Dialed<T> {
-    /// Ready for the StartupMessage.
+    /// Ready for the session's first bytes.
     pub(crate) stream: T,
     /// What TLS established; `None` in plain text.
     pub(crate) tls: Option<TlsPeer>,
@@ -94,8 +95,10 @@ pub(crate) enum ServerTls {
     Plain,
     /// Unless the server says it has none.
     Preferred(Arc<ArcSwap<Connector>>),
-    /// In any case.
+    /// In any case; the server is asked for it.
     Required(Arc<ArcSwap<Connector>>),
+    /// In any case, with nothing before it.
+    AtOnce(Arc<ArcSwap<Connector>>),
 }
 
 impl ServerTls {
@@ -105,6 +108,7 @@ impl ServerTls {
             UpstreamTls::Plain => Self::Plain,
             UpstreamTls::Preferred(watched) => Self::Preferred(watched.current()),
             UpstreamTls::Required(watched) => Self::Required(watched.current()),
+            UpstreamTls::AtOnce(watched) => Self::AtOnce(watched.current()),
         }
     }
 }
@@ -232,6 +236,7 @@ impl Upstream {
                 Asked::Yes(tcp) => handshake(connector, host, tcp).await?,
                 Asked::No(_) => return Err(io::Error::other(NO_TLS)),
             },
+            ServerTls::AtOnce(connector) => handshake(connector, host, tcp).await?,
         };
         Ok(Dialed { stream, tls, place })
     }

@@ -4,7 +4,7 @@ use super::Files;
 use crate::analysis::sql::{Predicates, analyze, check_mask};
 use crate::analysis::{AnalyzerLimits, Catalog, SearchPath};
 use crate::facts::Facts;
-use crate::name::hex;
+use crate::name::{Protocol, hex};
 use crate::policy::{Case, CaseFailure, Diagnostic, Login, RuleSet, SourceFile, Span};
 use crate::session::gate::ActiveRules;
 
@@ -75,7 +75,7 @@ pub fn default_path() -> SearchPath {
 
 /// Runs the tests of the files; what came out wrong is a problem like any other.
 fn run_cases(set: &RuleSet, files: &Files) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
-    let cases = Case::read(&files.rules, CASE_TEXT_KEY)?;
+    let cases = Case::read(&files.rules, CASE_TEXT_KEY, Protocol::POSTGRESQL)?;
     if cases.is_empty() {
         return Ok(Vec::new());
     }

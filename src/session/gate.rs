@@ -21,12 +21,14 @@ use crate::session::Turn;
 
 mod doors;
 mod refusal;
+mod store;
 
 use refusal::{NOT_UNDERSTOOD, no_catalog, not_understood, refusal_of, unknown_relation};
 
 pub use doors::{Door, plan_door};
 pub(crate) use refusal::NOT_UTF8;
 pub use refusal::{Refusal, Words};
+pub use store::{NOPERM, Plans, StorePlan, StoreVerdict, admit_command, store_refusal};
 
 /// A rule set in force, with everything derived from it.
 #[derive(Debug)]
@@ -242,7 +244,11 @@ pub fn plan(turn: Turn<'_>, scope: &Scope<'_>, text: &[u8]) -> Arc<Plan> {
 /// # Errors
 /// The limit that is used up, worded for the client.
 pub fn admit(turn: Turn<'_>, plan: &Plan) -> Result<(), Refusal> {
-    for limit in &plan.limits {
+    charge(turn, &plan.limits)
+}
+
+fn charge(turn: Turn<'_>, limits: &[Limit]) -> Result<(), Refusal> {
+    for limit in limits {
         let Err(wait_us) = turn.throttles.take(limit, turn.now.mono_us) else { continue };
         if !limit.enforced {
             continue;

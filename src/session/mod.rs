@@ -6,7 +6,7 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -18,7 +18,9 @@ use crate::wire::queue::ByteQueue;
 
 pub mod auth;
 pub mod gate;
+mod journal;
 pub mod pg;
+pub mod resp;
 
 /// Which of the two peers bytes come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,38 @@ pub enum Side {
     Client,
     /// The database.
     Server,
+}
+
+impl Side {
+    /// The word for it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+}
+
+/// Whether the client leg may or must be TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsMode {
+    /// No certificate is configured: a client that asks for it is told no.
+    Off,
+    /// The client chooses.
+    Allowed,
+    /// A login in plain text is refused.
+    Required,
+}
+
+/// What is special to one session.
+#[derive(Clone, Debug)]
+pub struct SessionSeed {
+    /// Unique id.
+    pub uid: String,
+    /// Client address; `None` for a socket without one.
+    pub client: Option<SocketAddr>,
+    /// Who holds the other end of a Unix socket.
+    pub local: Option<PeerCredentials>,
 }
 
 /// Everything a session may look at, fixed for one call.
@@ -69,9 +103,8 @@ pub enum Effect {
     /// connection otherwise. Answered with [`Answer::TlsStarted`].
     StartTls,
     /// The client began with a TLS handshake, of which its input holds the first bytes: go on with
-    /// it from there. The client must agree on the protocol's name (ALPN), so that a handshake meant
-    /// for another service is not taken for ours. Answered with [`Answer::TlsStarted`].
-    StartDirectTls,
+    /// it from there. Answered with [`Answer::TlsStarted`].
+    StartDirectTls(Alpn),
     /// Find out something about a login. Answered with [`Answer::Authenticate`].
     Authenticate(Box<auth::Request>),
     /// Take note of what became of an attempt to log in. No answer.
@@ -96,6 +129,16 @@ pub enum Effect {
     },
     /// Flush both directions, then close both connections.
     Close,
+}
+
+/// Whether those who begin with a TLS handshake name in it the protocol they mean (ALPN).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alpn {
+    /// Both must agree on the protocol's name, so that a handshake meant for another service is not
+    /// taken for ours.
+    Agreed,
+    /// This protocol has no name there: none is offered, and what a peer offers is not looked at.
+    Unspoken,
 }
 
 /// What a TLS handshake established about the peer.
@@ -178,6 +221,9 @@ pub enum Phase {
     Idle,
     /// Logged in, nothing in flight, inside a transaction.
     InTransaction,
+    /// Logged in, nothing in flight; the client waits for what the server says of its own accord,
+    /// for as long as it likes.
+    Listening,
     /// A statement is in flight.
     Busy,
     /// `Effect::Close` was asked for; only flushing is left.

@@ -9,8 +9,8 @@ use rustls_pki_types::CertificateDer;
 
 use super::files::{self, Part, Problem};
 use super::watched::{Contents, Source};
-use super::{ALPN, certificate, provider};
-use crate::session::TlsPeer;
+use super::{certificate, offered, provider};
+use crate::session::{Alpn, TlsPeer};
 
 /// How clients are met, with file names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct ClientLeg {
     pub clients: ClientCertificates,
     /// The oldest version that is spoken.
     pub min_version: Version,
+    /// Whether clients name their protocol.
+    pub alpn: Alpn,
 }
 
 /// Certificates of clients. One that is shown is always verified, or the handshake fails.
@@ -133,7 +135,7 @@ impl Source for ClientLeg {
             }
         };
         let mut config = builder.with_single_cert(chain, key).map_err(|error| unusable(&error))?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = offered(self.alpn);
         // A resumed session carries the identity of an earlier handshake past a change of the
         // authorities; PostgreSQL does without, and so do we.
         config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -11,8 +11,8 @@ use rustls_pki_types::CertificateDer;
 use super::files::{self, Part, Problem};
 use super::verify::Lenient;
 use super::watched::{Contents, Source, Watched};
-use super::{ALPN, certificate, provider};
-use crate::session::TlsPeer;
+use super::{certificate, offered, provider};
+use crate::session::{Alpn, TlsPeer};
 
 /// How the server is met, with file names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct ServerLeg {
     pub verification: Verification,
     /// Certificate chain and key that we show when asked.
     pub own: Option<(PathBuf, PathBuf)>,
+    /// Whether the server is told which protocol is meant.
+    pub alpn: Alpn,
 }
 
 /// Whether TLS is asked for, and what a server means that has none.
@@ -30,8 +32,10 @@ pub enum UpstreamTls {
     Plain,
     /// TLS if the server has it, plain text if it says it has not.
     Preferred(Arc<Watched<ServerLeg>>),
-    /// TLS or no connection.
+    /// TLS or no connection; the server is asked for it.
     Required(Arc<Watched<ServerLeg>>),
+    /// TLS or no connection; a handshake is the first thing the server hears.
+    AtOnce(Arc<Watched<ServerLeg>>),
 }
 
 /// What is verified of the server's certificate.
@@ -119,7 +123,7 @@ impl Source for ServerLeg {
             }
         };
         let mut config = config;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = offered(self.alpn);
         config.resumption = Resumption::disabled();
         let verified = self.verification != Verification::None;
         Ok(Connector { config: Arc::new(config), verified })
@@ -132,7 +136,7 @@ impl Source for ServerLeg {
 /// The authorities cannot be read.
 pub fn https(authorities: &Authorities) -> Result<Arc<ClientConfig>, Problem> {
     let verification = Verification::SignedAndNamed(authorities.clone());
-    let leg = ServerLeg { verification, own: None };
+    let leg = ServerLeg { verification, own: None, alpn: Alpn::Unspoken };
     let mut config = (*leg.build(&leg.read()?)?.config).clone();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))

@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
+use crate::session::Alpn;
+
 mod accept;
 mod certificate;
 mod connect;
@@ -27,6 +29,14 @@ pub use watched::{Look, LookAt, Source, Watched};
 
 /// The application protocol of PostgreSQL, as registered for ALPN.
 pub const ALPN: &[u8] = b"postgresql";
+
+/// What a leg offers by ALPN.
+fn offered(alpn: Alpn) -> Vec<Vec<u8>> {
+    match alpn {
+        Alpn::Agreed => vec![ALPN.to_vec()],
+        Alpn::Unspoken => Vec::new(),
+    }
+}
 
 /// The one provider of cryptography.
 fn provider() -> Arc<CryptoProvider> {

@@ -138,6 +138,7 @@ fn files_that_change_are_put_in_force_and_broken_ones_leave_what_was() {
         key: folder.path().join("server.key"),
         clients: ClientCertificates::Unasked,
         min_version: Version::Tls12,
+        alpn: Alpn::Agreed,
     })
     .unwrap();
     let current = watched.current();

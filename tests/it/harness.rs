@@ -17,7 +17,9 @@ pub(crate) const SOON: Duration = Duration::from_secs(10);
 /// What varies between the proxies of the tests; everything else is the same configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
-    /// Where the proxy finds PostgreSQL.
+    /// What is behind the proxy: `postgresql` or `redis`.
+    pub(crate) protocol: &'static str,
+    /// Where the proxy finds it.
     pub(crate) upstream: SocketAddr,
     /// The value of `upstream:` in the place of that address: a name, a list.
     pub(crate) upstream_text: Option<String>,
@@ -43,6 +45,7 @@ impl Setup {
     /// No rules, everything allowed.
     pub(crate) fn open(upstream: SocketAddr) -> Self {
         Self {
+            protocol: "postgresql",
             upstream,
             upstream_text: None,
             listen: "\"127.0.0.1:{port}\"".into(),
@@ -54,6 +57,17 @@ impl Setup {
             admin_extra: String::new(),
             extra: String::new(),
         }
+    }
+
+    /// The same in front of a Redis.
+    pub(crate) fn redis(upstream: SocketAddr) -> Self {
+        Self { protocol: "redis", ..Self::open(upstream) }
+    }
+
+    /// The same where everything that a rule can open is open.
+    pub(crate) fn redis_trusted(upstream: SocketAddr) -> Self {
+        let rules = "version: 1\nrules:\n  - id: doors\n    match: {users: [\"*\"]}\n    allow: {commands: [\"@doors\"]}\n";
+        Self { protocol: "redis", ..Self::with_rules(upstream, rules) }
     }
 
     /// The demo rules as shipped.
@@ -86,7 +100,7 @@ impl Setup {
             "version: 1\n\
              datasources:\n\
              \x20 - name: demo\n\
-             \x20   protocol: postgresql\n\
+             \x20   protocol: {}\n\
              \x20   listen: {}\n\
              \x20   upstream: {}\n\
              \x20   default: {}\n\
@@ -95,6 +109,7 @@ impl Setup {
              audit: {}\n\
              admin: {{listen: \"127.0.0.1:{admin}\"{}}}\n\
              {}",
+            self.protocol,
             self.listen,
             self.upstream_text.clone().unwrap_or_else(|| format!("\"{}\"", self.upstream)),
             self.default,

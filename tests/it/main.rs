@@ -22,9 +22,17 @@ mod recorder;
 #[cfg(test)]
 mod redis;
 #[cfg(test)]
+mod redis_conversations;
+#[cfg(test)]
+mod redis_fixture;
+#[cfg(test)]
 mod redis_frames;
 #[cfg(test)]
+mod redis_login;
+#[cfg(test)]
 mod redis_shapes;
+#[cfg(test)]
+mod redis_standing;
 #[cfg(test)]
 mod redis_table;
 
@@ -63,6 +71,8 @@ mod masks;
 mod operator;
 #[cfg(test)]
 mod protocol;
+#[cfg(test)]
+mod redis_tls;
 #[cfg(test)]
 mod refusal;
 #[cfg(test)]

@@ -6,12 +6,14 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use crate::harness::{SOON, free_port, server_command, signal, wait_exit, wait_until};
 use crate::pg::{account, give_to_account};
+use crate::pki::{Authority, Pair};
 
 /// How long any answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -22,23 +24,53 @@ pub(crate) struct Redis {
     child: Child,
     folder: tempfile::TempDir,
     port: u16,
+    tls_port: u16,
 }
 
 impl Redis {
     /// One with further lines of `redis.conf`, such as `user app on >pw ~* &* +@all`.
     pub(crate) fn with_settings(lines: &[&str]) -> Self {
+        Self::with_files(&[], lines)
+    }
+
+    /// One that speaks TLS with this certificate on a second port; with an authority, only with
+    /// clients that show a certificate of it.
+    pub(crate) fn with_tls(pair: &Pair, clients: Option<&Authority>, lines: &[&str]) -> Self {
+        let authority = clients.map_or("", |authority| authority.pem.as_str());
+        let files = [
+            ("server.crt", pair.certificate.as_str()),
+            ("server.key", pair.key.as_str()),
+            ("clients.crt", authority),
+        ];
+        let mut settings = vec!["tls-cert-file server.crt", "tls-key-file server.key"];
+        match clients {
+            Some(_) => settings.extend(["tls-ca-cert-file clients.crt", "tls-auth-clients yes"]),
+            None => settings.push("tls-auth-clients no"),
+        }
+        settings.extend_from_slice(lines);
+        Self::with_files(&files, &settings)
+    }
+
+    fn with_files(files: &[(&str, &str)], lines: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("portcullis-redis-").tempdir().unwrap();
         give_to_account(folder.path());
         let port = free_port();
+        let tls_port = if files.is_empty() { 0 } else { free_port() };
+        for (name, text) in files {
+            write_for_account(&folder.path().join(name), text);
+        }
         let config = folder.path().join("redis.conf");
         let place = folder.path().to_str().unwrap();
-        let text = format!("port {port}\ndir {place}\n{SETTINGS}{}\n", lines.join("\n"));
+        let text = format!(
+            "port {port}\ntls-port {tls_port}\ndir {place}\n{SETTINGS}{}\n",
+            lines.join("\n")
+        );
         write_for_account(&config, &text);
         let log = fs::File::create(folder.path().join("log")).unwrap();
         let mut command = server_command(Path::new("redis-server"), account());
         command.arg(&config).current_dir("/").stdin(Stdio::null());
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        let mut server = Self { child, folder, port };
+        let mut server = Self { child, folder, port, tls_port };
         wait_until("the Redis server listens", SOON, || {
             let ended = server.child.try_wait().unwrap();
             assert!(ended.is_none(), "no Redis server: {}\n{}", ended.unwrap(), server.log());
@@ -50,6 +82,17 @@ impl Redis {
     /// Address clients connect to.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// Address TLS is spoken at.
+    pub(crate) fn tls_address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.tls_port))
+    }
+
+    /// Ends it without a word.
+    pub(crate) fn kill(&mut self) {
+        signal(self.child.id(), "KILL");
+        self.child.wait().unwrap();
     }
 
     /// A client past the proxy.
@@ -64,6 +107,9 @@ impl Redis {
 
 impl Drop for Redis {
     fn drop(&mut self) {
+        if self.child.try_wait().unwrap().is_some() {
+            return;
+        }
         signal(self.child.id(), "TERM");
         if !wait_exit(&mut self.child, SOON) {
             signal(self.child.id(), "KILL");
@@ -79,12 +125,16 @@ pub(crate) fn typed(address: SocketAddr) -> redis::Connection {
 }
 
 /// One connection that hides nothing.
-#[derive(Debug)]
 pub(crate) struct RawRedis {
-    stream: TcpStream,
+    stream: Box<dyn Channel>,
     /// Received and not yet read as a reply.
     pending: Vec<u8>,
 }
+
+/// What a connection runs over: TCP, TLS, a Unix socket.
+pub(crate) trait Channel: Read + Write {}
+
+impl<T: Read + Write> Channel for T {}
 
 /// One reply, or one push, with every detail of its encoding.
 #[derive(Clone, Debug, PartialEq)]
@@ -148,7 +198,19 @@ impl RawRedis {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(ANSWER_TIMEOUT)).unwrap();
         stream.set_write_timeout(Some(ANSWER_TIMEOUT)).unwrap();
-        Self { stream, pending: Vec::new() }
+        Self::over(stream)
+    }
+
+    /// Over something that is connected.
+    pub(crate) fn over(stream: impl Channel + 'static) -> Self {
+        Self { stream: Box::new(stream), pending: Vec::new() }
+    }
+
+    /// Over a Unix socket.
+    pub(crate) fn connect_unix(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT)).unwrap();
+        Self::over(stream)
     }
 
     /// Sends these bytes and nothing else.

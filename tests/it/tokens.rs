@@ -62,7 +62,7 @@ fn setup(server: &Postgres, entries: &str, rules: &[(&str, String)]) -> (Setup, 
 }
 
 /// A key, and the lines of `identities.yaml` for it, as `portcullis auth new-key` shows them.
-fn new_key(user: &str) -> (String, String) {
+pub(crate) fn new_key(user: &str) -> (String, String) {
     let shown = portcullis(["auth", "new-key", "--user", user]);
     let text = expect_success(&shown, "new-key");
     let (key, lines) = text.split_once('\n').unwrap();
@@ -70,7 +70,7 @@ fn new_key(user: &str) -> (String, String) {
 }
 
 /// Nothing that the process wrote holds one of these.
-fn check_silence(proxy: Portcullis, secrets: &[&str]) {
+pub(crate) fn check_silence(proxy: Portcullis, secrets: &[&str]) {
     let shown =
         ["/metrics", "/keys", "/sessions", "/readyz"].map(|path| proxy.admin("GET", path).1);
     let log = proxy.log();
@@ -206,26 +206,26 @@ struct Issuer {
     asked: Arc<Mutex<u32>>,
 }
 
-struct Signer {
+pub(crate) struct Signer {
     id: &'static str,
     pair: Ed25519KeyPair,
 }
 
 impl Signer {
-    fn new(id: &'static str) -> Self {
+    pub(crate) fn new(id: &'static str) -> Self {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         Self { id, pair: Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap() }
     }
 
     /// A key set with this key alone.
-    fn published(&self) -> String {
+    pub(crate) fn published(&self) -> String {
         let x = URL_SAFE_NO_PAD.encode(self.pair.public_key());
         let id = self.id;
         format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"{id}","x":"{x}"}}]}}"#)
     }
 
     /// A token for this user of this tenant, good for so many seconds.
-    fn token(&self, user: &str, tenant: &str, seconds: i64) -> String {
+    pub(crate) fn token(&self, user: &str, tenant: &str, seconds: i64) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let end = i64::try_from(now).unwrap() + seconds;
         let header = format!(r#"{{"alg":"EdDSA","kid":"{}","typ":"JWT"}}"#, self.id);

@@ -10,10 +10,11 @@ use portcullis::event::{Event, Now};
 use portcullis::policy::{RuleSet, SourceFile, Throttles};
 use portcullis::session::auth::{Authentication, LookedUp, Reply, Request};
 use portcullis::session::gate::{ActiveRules, PlanCache};
-use portcullis::session::pg::{PgConfig, PgSession, SessionSeed, TlsMode};
+use portcullis::session::pg::{PgConfig, PgSession};
 use portcullis::session::{
     Answer, Effect, EndCause, Outbox, ProtocolError, Session as _, Side, Turn,
 };
+use portcullis::session::{SessionSeed, TlsMode};
 
 /// What all sessions of a process share.
 pub(crate) struct World {

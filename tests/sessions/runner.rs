@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use portcullis::event::{Event, EventKind, RecordedVerdict};
-use portcullis::session::pg::{PgConfig, TlsMode};
+use portcullis::session::TlsMode;
+use portcullis::session::pg::PgConfig;
 use portcullis::session::{
     Answer, CancelKey, Effect, EndCause, Phase, Session as _, Side, TlsPeer,
 };
@@ -423,6 +424,7 @@ fn phase_word(phase: Phase) -> &'static str {
         Phase::Login => "login",
         Phase::Idle => "idle",
         Phase::InTransaction => "transaction",
+        Phase::Listening => "listening",
         Phase::Busy => "busy",
         Phase::Closing => "closing",
     }
@@ -432,7 +434,7 @@ fn effect_words(effect: &Effect) -> String {
     let key = |key: &CancelKey| format!("{}/{}", key.pid, key.secret.escape_ascii());
     match effect {
         Effect::StartTls => "start_tls".to_owned(),
-        Effect::StartDirectTls => "start_direct_tls".to_owned(),
+        Effect::StartDirectTls(_) => "start_direct_tls".to_owned(),
         Effect::Connect => "connect".to_owned(),
         Effect::Authenticate(_) => "authenticate".to_owned(),
         Effect::ReportLogin(_) => "report".to_owned(),

@@ -25,7 +25,8 @@ pub enum Shape {
     Pairs(Box<Self>, Box<Self>),
     /// The first element is a value of the first key the command names, the second of the second.
     ByKey,
-    /// A value of the field that this argument names.
+    /// A value of the field that this argument names. If there is no such argument, of a field that
+    /// cannot be told: HVALS shows values of any.
     OfField(usize),
     /// The first element is a value of the field that this argument names, the second of the field
     /// that the next one names.

@@ -322,7 +322,7 @@ fn facts_name_what_is_used() {
     let mut uses = Uses::default();
     copy.uses(words.as_slice(), &mut uses).unwrap();
     let store = facts(copy, words.as_slice(), &uses).store;
-    assert_eq!(store.command.unwrap().name, "copy".into());
+    assert_eq!(&*store.command.unwrap().name, "copy");
     let keys: Vec<_> = store.keys.iter().map(|key| &*key.key).collect();
     assert_eq!(keys, [b"a", b"b"]);
     let nothing = facts(copy, [&b"COPY"[..]].as_slice(), &uses);

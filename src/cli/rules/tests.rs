@@ -137,6 +137,7 @@ fn explaining_names_who_and_why() {
     let report = checked(&demo());
     let login = Login {
         datasource: "demo".into(),
+        protocol: Protocol::POSTGRESQL,
         default_deny: false,
         user: "support".to_owned(),
         database: "demo".to_owned(),

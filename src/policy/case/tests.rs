@@ -32,7 +32,7 @@ fn analyze(_text: &str, _login: &Login) -> Facts {
 
 fn read(test: &str) -> Result<Vec<Case>, Vec<Diagnostic>> {
     let text = format!("{RULES}tests:\n  - {{name: n, {test}}}\n");
-    Case::read(&[SourceFile { name: "r.yaml".to_owned(), text }], "text")
+    Case::read(&[SourceFile { name: "r.yaml".to_owned(), text }], "text", Protocol::POSTGRESQL)
 }
 
 /// Runs one test as `who` with this expectation; compares what is wrong, empty for nothing.

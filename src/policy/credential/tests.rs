@@ -23,6 +23,7 @@ fn set(identities: &str) -> RuleSet {
 fn login(user: &str, credential: Credential) -> Login {
     Login {
         datasource: "shop".into(),
+        protocol: crate::name::Protocol::POSTGRESQL,
         default_deny: false,
         user: user.to_owned(),
         database: "orders".to_owned(),

@@ -22,6 +22,9 @@ impl<'a> Question<'a> {
 
     /// Whether an allow rule lets something of this text through.
     pub(super) fn uses(&self, allow: &Allow) -> bool {
+        if let Some(command) = &self.facts.store.command {
+            return self.uses_for_command(allow, command);
+        }
         let function = || {
             let mut called = self.facts.functions.iter();
             called.any(|function| allow.functions.iter().any(|pattern| pattern.names(function)))
@@ -63,6 +66,9 @@ impl<'a> Question<'a> {
     }
 
     fn uncovered(&self, lists: &[&Allow]) -> Option<Denial> {
+        if self.facts.store.command.is_some() {
+            return self.uncovered_command(lists);
+        }
         let listed = |verb: Verb| {
             always_allowed(verb, lists)
                 || lists.iter().any(|allow| allow.lists(verb))
@@ -87,8 +93,9 @@ impl<'a> Question<'a> {
     fn covers(&self, allow: &Allow, access: &Access) -> bool {
         let Access { relation, mode } = access;
         let relations = allow.relations.as_ref();
-        let listed =
-            relations.is_none_or(|list| list.iter().any(|pattern| pattern.matches(relation)));
+        let about_statements = allow.statements.is_some() || relations.is_some();
+        let listed = about_statements
+            && relations.is_none_or(|list| list.iter().any(|pattern| pattern.matches(relation)));
         listed && self.lists_mode(allow, *mode)
     }
 

@@ -187,7 +187,7 @@ impl Question<'_> {
         self.allows().any(|allow| allow.named.contains(&verb))
     }
 
-    fn allows(&self) -> impl Iterator<Item = &Allow> {
+    pub(super) fn allows(&self) -> impl Iterator<Item = &Allow> {
         self.rules.iter().filter_map(|rule| match &rule.effect {
             Effect::Allow(allow) if rule.enforced() => Some(allow),
             Effect::Allow(_)

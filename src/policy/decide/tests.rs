@@ -10,6 +10,7 @@ use crate::policy::{Identity, Login, SourceFile};
 mod laws;
 mod obligations;
 mod side_doors;
+mod store;
 
 // === the world of these tests ===
 
@@ -148,6 +149,7 @@ fn set(rules: &[&str]) -> RuleSet {
 fn login(user: &str) -> Login {
     Login {
         datasource: "main".into(),
+        protocol: crate::name::Protocol::POSTGRESQL,
         default_deny: false,
         user: user.to_owned(),
         database: "demo".to_owned(),
@@ -171,6 +173,7 @@ fn summary(decision: &Decision) -> String {
                 DenyReason::NotAllowed => "not allowed",
                 DenyReason::NotUnderstood(_) => "not understood",
                 DenyReason::SideDoor => "side door",
+                DenyReason::ClosedDoor => "closed door",
                 DenyReason::MissingAttribute => "missing attribute",
             };
             let rule = rule.as_ref().map(|rule| format!(" {rule}")).unwrap_or_default();
@@ -190,6 +193,11 @@ fn summary(decision: &Decision) -> String {
                     let values = filter.values.iter().map(|(n, v)| format!("{n}={v}"));
                     format!("{name}[{}]", values.collect::<Vec<_>>().join(","))
                 }));
+            }
+            for governance in &allowed.values {
+                let key = governance.key;
+                let masks = governance.masks.iter();
+                parts.extend(masks.map(|m| format!("{key}:[{}]={}", m.pattern, m.function.name())));
             }
             parts.extend(allowed.limits.iter().map(|l| format!("{}:{}", l.rule, l.subject)));
             parts.extend(allowed.observed.iter().map(|rule| format!("?{rule}")));

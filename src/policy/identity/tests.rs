@@ -15,6 +15,7 @@ fn compiled(identities: &str) -> Result<RuleSet, Vec<String>> {
 fn login(user: &str, address: Option<&str>) -> Login {
     Login {
         datasource: "d".into(),
+        protocol: Protocol::POSTGRESQL,
         default_deny: false,
         user: user.to_owned(),
         database: "shop".to_owned(),
@@ -79,7 +80,7 @@ fn what_a_proof_asserts_counts_as_one_more_entry() {
     let credential = Credential::Token(Arc::new(asserted));
     let login = Login { credential, ..login("app", None) };
     let identity = set.identify(login);
-    assert_eq!(identity.roles, ["a".into(), "b".into()]);
+    assert_eq!(identity.roles, ["a", "b"].map(Arc::<str>::from));
     let attributes: Vec<_> = identity.attributes.iter().map(|(k, v)| format!("{k}={v}")).collect();
     assert_eq!(attributes, ["region=eu", "team=x"], "who says two tenants has none");
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::matching::{kept, relation, verbs};
-use super::{one_or_many, shown_text};
+use super::{one_or_many, shown_text, store};
 use crate::facts::Verb;
-use crate::obligation::{DateUnit, MaskFn};
+use crate::obligation::{Alphabet, DateUnit, MaskFn, Token};
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::pattern::FunctionPattern;
 use crate::policy::predicate;
@@ -87,21 +87,22 @@ fn mask(node: &Node, problems: &mut Problems) -> Option<Mask> {
     (read.len() == entries.len()).then_some(Mask::ByClass(read))
 }
 
-const FUNCTIONS: [&str; 7] =
-    ["nullify", "constant", "partial", "partial_email", "pan_bin_last4", "truncate_date", "bucket"];
-
-/// Functions of later releases.
-const LATER: [&str; 9] = [
+const FUNCTIONS: [&str; 10] = [
+    "nullify",
+    "constant",
     "token_hmac",
     "hash_keyed",
     "fpe_ff1",
-    "default",
-    "ip_prefix",
-    "json_paths",
-    "last4",
-    "phone_last",
-    "bucket_edges",
+    "pan_bin_last4",
+    "partial_email",
+    "partial",
+    "bucket",
+    "truncate_date",
 ];
+
+/// Functions of later releases.
+const LATER: [&str; 6] =
+    ["default", "ip_prefix", "json_paths", "last4", "phone_last", "bucket_edges"];
 
 /// Most characters a partial mask keeps at one end.
 const KEPT_CHARS_MAX: u64 = 1_000;
@@ -132,6 +133,9 @@ fn function(node: &Node, problems: &mut Problems) -> Option<MaskFn> {
         ("pan_bin_last4", arguments) => pan_bin_last4(arguments, problems),
         ("truncate_date", Some(unit)) => unit.one_of(UNITS, problems).map(MaskFn::TruncateDate),
         ("bucket", Some(arguments)) => bucket(arguments, problems),
+        ("hash_keyed", None) => Some(MaskFn::HashKeyed),
+        ("token_hmac", arguments) => token_hmac(arguments, problems),
+        ("fpe_ff1", arguments) => fpe_ff1(arguments, problems),
         _ => {
             problems.push(no_function(&node.span, name, arguments.is_some()));
             None
@@ -239,6 +243,39 @@ fn bucket(node: &Node, problems: &mut Problems) -> Option<MaskFn> {
     Some(MaskFn::Bucket { width: width?, offset: offset? })
 }
 
+fn token_hmac(arguments: Option<&Node>, problems: &mut Problems) -> Option<MaskFn> {
+    let (mut length, mut prefix, mut at) = (Some(Token::LENGTH.into()), Some(""), None);
+    if let Some(node) = arguments {
+        let mut map = MapReader::new(node, problems)?;
+        length = map.optional("len").map_or(length, |node| node.u64(problems));
+        prefix = map.optional("prefix").map_or(prefix, |node| node.string(problems));
+        map.finish(problems);
+        at = Some(&node.span);
+    }
+    // A length that is no byte is too long, and is told so.
+    let length = u8::try_from(length?).unwrap_or(u8::MAX);
+    match (Token::new(length, prefix?), at) {
+        (Ok(token), _) => Some(MaskFn::TokenHmac(token)),
+        (Err(message), Some(at)) => {
+            problems.error(at, message);
+            None
+        }
+        (Err(_), None) => None,
+    }
+}
+
+fn fpe_ff1(arguments: Option<&Node>, problems: &mut Problems) -> Option<MaskFn> {
+    let mut alphabet = Some(Alphabet::Digits);
+    if let Some(node) = arguments {
+        let mut map = MapReader::new(node, problems)?;
+        let all = [Alphabet::Digits, Alphabet::LowerAlphanumeric, Alphabet::Alphanumeric];
+        let names = all.map(|alphabet| (alphabet.name(), alphabet));
+        alphabet = map.optional("alphabet").map_or(alphabet, |node| node.one_of(&names, problems));
+        map.finish(problems);
+    }
+    alphabet.map(MaskFn::FpeFf1)
+}
+
 // === filter, allow, deny, limit ===
 
 fn filter(node: &Node, problems: &mut Problems) -> Option<Filter> {
@@ -265,9 +302,13 @@ fn allow(node: &Node, problems: &mut Problems) -> Option<Allow> {
     let statements = texts(map.optional("statements"), problems);
     let relations = texts(map.optional("relations"), problems);
     let functions = texts(map.optional("functions"), problems);
+    let store = store::allow(&mut map, problems);
     map.finish(problems);
-    if statements.is_none() && relations.is_none() && functions.is_none() {
-        problems.error(&node.span, "`allow` needs `statements`, `relations` or `functions`");
+    let about_statements = statements.is_some() || relations.is_some() || functions.is_some();
+    if !about_statements && !store.is_written() {
+        let needs = "`allow` needs `statements`, `relations` or `functions`, \
+                     or `commands`, `keys`, `reads`, `writes` or `channels`";
+        problems.error(&node.span, needs);
         return None;
     }
     let words: Option<Vec<(&str, &Span)>> = statements
@@ -286,6 +327,7 @@ fn allow(node: &Node, problems: &mut Problems) -> Option<Allow> {
             .iter()
             .filter_map(|(text, span)| kept(FunctionPattern::parse(text), span, problems))
             .collect(),
+        store,
     })
 }
 

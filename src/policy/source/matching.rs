@@ -1,28 +1,30 @@
 //! The `match` of a rule.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::one_or_many;
 use crate::facts::Verb;
-use crate::name::{Glob, PROTOCOLS};
+use crate::name::{Glob, Protocol};
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::pattern::{
     ColumnPattern, FunctionPattern, GROUPS, Names, RelationPattern, Verbs, verbs_named,
 };
 use crate::policy::rule::{Level, Object, Subject, Written};
+use crate::policy::store::{CommandPattern, Places, StoreMatch};
 use crate::policy::yaml::{MapReader, Node, Problems};
 
 /// Reads a match. Problems leave criteria out, so the result may only be used when there are none.
 pub(super) fn read(node: &Node, problems: &mut Problems) -> Option<(Subject, Object, Written)> {
     let map = MapReader::new(node, problems)?;
     let mut reader = MatchReader { map, written: Written::default(), problems };
-    reader.protocol();
     let subject = reader.subject();
     let object = reader.object();
     let MatchReader { mut map, written, problems } = reader;
-    map.unsupported(&["when", "hours", "keys", "fields", "commands", "channels"], problems);
+    map.unsupported(&["when", "hours"], problems);
     map.finish(problems);
     Some((subject, object, written))
 }
@@ -34,17 +36,21 @@ struct MatchReader<'n, 'p> {
 }
 
 impl<'n> MatchReader<'n, '_> {
-    fn protocol(&mut self) {
-        let Some(node) = self.map.optional("protocol") else { return };
-        let Some(protocol) = node.string(self.problems) else { return };
-        if !PROTOCOLS.contains(&protocol) {
-            let message = format!("protocol `{protocol}` is not enforced yet by this version");
+    fn protocol(&mut self) -> Option<Protocol> {
+        let node = self.map.optional("protocol")?;
+        let text = node.string(self.problems)?;
+        self.written.0.insert("protocol", BTreeSet::from([text.into()]));
+        let found = Protocol::parse(text);
+        if found.is_none() {
+            let known = || Protocol::ALL.iter().map(|protocol| protocol.name());
+            let message = format!("protocol `{text}` is not enforced yet by this version");
             self.problems.push(
                 Diagnostic::error(&node.span, message)
-                    .suggest(protocol, PROTOCOLS.iter().copied())
-                    .with_help(format!("known here: {}", PROTOCOLS.join(", "))),
+                    .suggest(text, known())
+                    .with_help(format!("known here: {}", known().collect::<Vec<_>>().join(", "))),
             );
         }
+        found
     }
 
     fn subject(&mut self) -> Subject {
@@ -53,6 +59,7 @@ impl<'n> MatchReader<'n, '_> {
         let mut datasources = self.names("datasources", "except_datasources");
         datasources.any.extend(self.globs("datasource"));
         Subject {
+            protocol: self.protocol(),
             datasources,
             databases,
             users: self.names("users", "except_users"),
@@ -76,6 +83,24 @@ impl<'n> MatchReader<'n, '_> {
             except_functions: self
                 .parsed("except_functions", |text, _| FunctionPattern::parse(text)),
             without_where: self.without_where(),
+            store: self.store(),
+        }
+    }
+
+    fn store(&mut self) -> StoreMatch {
+        StoreMatch {
+            commands: self.parsed("commands", CommandPattern::parse),
+            except_commands: self.parsed("except_commands", CommandPattern::parse),
+            keys: self.globs("keys"),
+            except_keys: self.globs("except_keys"),
+            reads: self.globs("reads"),
+            writes: self.globs("writes"),
+            channels: self.globs("channels"),
+            except_channels: self.globs("except_channels"),
+            places: Places {
+                fields: Some(self.globs("fields")).filter(|all| !all.is_empty()).map(Arc::from),
+                paths: self.parsed("paths", |text, _| super::store::path(text)),
+            },
         }
     }
 

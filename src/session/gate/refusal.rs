@@ -42,6 +42,7 @@ pub(super) fn refusal_of(denial: Denial) -> Refusal {
         DenyReason::Rule
         | DenyReason::NotAllowed
         | DenyReason::SideDoor
+        | DenyReason::ClosedDoor
         | DenyReason::MissingAttribute => {
             let message = match &rule {
                 Some(rule) => format!("rule `{rule}`: {message}"),

@@ -45,6 +45,7 @@ impl World {
     fn plan(&self, user: &str, path: &[&str], text: &[u8]) -> Arc<Plan> {
         let login = Login {
             datasource: "d".into(),
+            protocol: crate::name::Protocol::POSTGRESQL,
             default_deny: false,
             user: user.into(),
             database: "shop".into(),

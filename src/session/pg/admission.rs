@@ -70,6 +70,7 @@ impl Candidate {
         let method = chosen.method.name();
         let login = PolicyLogin {
             datasource: Arc::clone(&config.datasource),
+            protocol: crate::name::Protocol::POSTGRESQL,
             default_deny: config.default_deny,
             user,
             database,

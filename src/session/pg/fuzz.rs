@@ -83,6 +83,7 @@ impl World {
     fn class(&self, user: &str) -> IdentityClass {
         let login = Login {
             datasource: "main".into(),
+            protocol: crate::name::Protocol::POSTGRESQL,
             default_deny: false,
             user: user.to_owned(),
             database: "shop".to_owned(),
@@ -194,7 +195,7 @@ impl<'a> Run<'a> {
                     Answer::TlsStarted(TlsPeer::default())
                 }
                 // The bytes are a handshake, and here they fail as one.
-                Effect::StartDirectTls => {
+                Effect::StartDirectTls(_) => {
                     self.closing = true;
                     continue;
                 }

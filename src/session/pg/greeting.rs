@@ -5,7 +5,7 @@ use bytes::BytesMut;
 
 use super::admission::Candidate;
 use super::{Call, Denied, PgConfig, State, TlsMode, close_with, fatal};
-use crate::session::{CancelKey, Effect, Outbox, PeerCredentials, TlsPeer};
+use crate::session::{Alpn, CancelKey, Effect, Outbox, PeerCredentials, TlsPeer};
 use crate::wire::error::WireError;
 use crate::wire::pg::error::Report;
 use crate::wire::pg::message;
@@ -55,7 +55,7 @@ impl Greeting {
         let first = self.tls == Tls::NotAsked && !self.gss_asked;
         if first && config.tls != TlsMode::Off && input.first() == Some(&TLS_HANDSHAKE) {
             self.tls = Tls::Starting;
-            call.out.effects.push(Effect::StartDirectTls);
+            call.out.effects.push(Effect::StartDirectTls(Alpn::Agreed));
         }
         while self.tls != Tls::Starting
             && let Some(len) = startup::peek(input)?

@@ -10,17 +10,17 @@
 //! the client asks) and `server` (what the server answers). A replication connection becomes a `relay`
 //! instead of `Ready`.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use crate::event::{Event, EventKind, Now, SessionRecord, Upstream};
+use crate::event::{Now, SessionRecord, Upstream};
 use crate::session::auth::Authentication;
 use crate::session::gate::{Refusal, Words};
+use crate::session::journal::{Call, Journal};
 use crate::session::{
-    Answer, Capabilities, Effect, EndCause, Outbox, PeerCredentials, Phase, Progress,
-    ProtocolError, Session, Side, Turn,
+    Answer, Capabilities, Effect, EndCause, Outbox, Phase, Progress, ProtocolError, Session,
+    SessionSeed, Side, TlsMode, Turn,
 };
 use crate::wire::error::WireError;
 use crate::wire::pg::error::{Report, Severity};
@@ -53,17 +53,6 @@ mod streamed;
 
 use account::ServerLeg;
 
-/// Whether the client leg may or must be TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsMode {
-    /// No certificate is configured: SSLRequest is answered `N`.
-    Off,
-    /// The client chooses.
-    Allowed,
-    /// A start-up in plain text is refused.
-    Required,
-}
-
 /// What is the same for all sessions of one datasource.
 #[derive(Clone, Debug)]
 pub struct PgConfig {
@@ -83,17 +72,6 @@ pub struct PgConfig {
     pub prepared_statements_max: usize,
     /// Longest Query or Parse message in bytes; the longest that is buffered whole.
     pub inspected_bytes_max: usize,
-}
-
-/// What is special to one session.
-#[derive(Clone, Debug)]
-pub struct SessionSeed {
-    /// Unique id.
-    pub uid: String,
-    /// Client address; `None` for a socket without one.
-    pub client: Option<SocketAddr>,
-    /// Who holds the other end of a Unix socket.
-    pub local: Option<PeerCredentials>,
 }
 
 /// One proxied PostgreSQL connection.
@@ -167,7 +145,7 @@ impl PgSession {
         Self {
             config,
             state: State::Greeting(greeting::Greeting::new(seed.local)),
-            journal: Journal { record: Arc::new(record), number: 0, opened: false, owed: 0 },
+            journal: Journal::new(record),
         }
     }
 
@@ -226,7 +204,7 @@ impl Session for PgSession {
         out: &mut Outbox,
     ) -> Result<(), ProtocolError> {
         self.step(turn, from, input, out).map_err(|kind| {
-            let text = format!("protocol violation by the {}: {kind}", side_word(from));
+            let text = format!("protocol violation by the {}: {kind}", from.word());
             // The shell asks nothing more of a session that failed: what it owes is due now.
             let state = std::mem::replace(&mut self.state, State::Closed);
             if state.may_speak() {
@@ -454,69 +432,6 @@ impl Session for PgSession {
     }
 }
 
-/// What one call of the state machine works with.
-#[derive(Debug)]
-struct Call<'a> {
-    turn: Turn<'a>,
-    journal: &'a mut Journal,
-    out: &'a mut Outbox,
-}
-
-/// Numbers and pushes the audit events of one session.
-#[derive(Debug)]
-struct Journal {
-    record: Arc<SessionRecord>,
-    /// Of the last event pushed.
-    number: u64,
-    /// `SessionOpened` was pushed, so `SessionClosed` is owed.
-    opened: bool,
-    /// Outcomes still owed.
-    owed: usize,
-}
-
-impl Journal {
-    fn push(&mut self, now: Now, kind: EventKind, out: &mut Outbox) -> u64 {
-        self.number += 1;
-        let session = Some(Arc::clone(&self.record));
-        out.events.push(Event { at: now, session, number: self.number, kind });
-        self.number
-    }
-
-    /// What a client quotes to find its statement in the audit trail: the id of the next event.
-    fn request_id(&self) -> String {
-        format!("request {}.{}", self.record.uid, self.number + 1)
-    }
-
-    fn opened(&mut self, now: Now, method: &'static str, out: &mut Outbox) {
-        self.push(now, EventKind::SessionOpened { method }, out);
-        self.opened = true;
-    }
-
-    /// `method`, if it came to that; `reason`, where the code does not say it.
-    fn login_failed(
-        &mut self,
-        now: Now,
-        code: &str,
-        (method, reason): (Option<&'static str>, Option<&'static str>),
-        out: &mut Outbox,
-    ) {
-        self.push(now, EventKind::LoginFailed { code: code.to_owned(), method, reason }, out);
-    }
-
-    /// Adds what became known about the session.
-    fn amend(&mut self, change: impl FnOnce(&mut SessionRecord)) {
-        let mut record = (*self.record).clone();
-        change(&mut record);
-        self.record = Arc::new(record);
-    }
-
-    fn closed(&mut self, now: Now, end: &'static str, out: &mut Outbox) {
-        if std::mem::take(&mut self.opened) {
-            self.push(now, EventKind::SessionClosed { end }, out);
-        }
-    }
-}
-
 /// A login that the proxy refuses itself.
 struct Denied {
     code: &'static str,
@@ -562,11 +477,4 @@ fn encode_refusal(refusal: &Refusal, request_id: &str, out: &mut BytesMut) {
         position: refusal.position,
     };
     report.encode(out);
-}
-
-fn side_word(side: Side) -> &'static str {
-    match side {
-        Side::Client => "client",
-        Side::Server => "server",
-    }
 }

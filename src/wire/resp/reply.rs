@@ -4,7 +4,10 @@
 //! maximum, so neither depth nor an announced count costs memory, and a long value is passed on as it
 //! arrives. What an element holds is not looked at here.
 
-use super::{LINE_BYTES_MAX, Tail, number};
+use super::Tail;
+use super::element::{Aggregate, Head, Heads};
+
+pub use super::element::{DEPTH_MAX, Malformed};
 
 /// What the beginning of the server's bytes is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,21 +29,6 @@ pub enum End {
     Push,
 }
 
-/// Why a server's bytes cannot be followed. The connection ends: replies could be taken for others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
-    /// No type of RESP begins with this byte.
-    Type(u8),
-    /// A length or a count is no number, or has no end.
-    Length,
-    /// A line or a value does not end where it should.
-    LineEnd,
-    /// Nested deeper than [`DEPTH_MAX`].
-    TooDeep,
-    /// A push inside of a reply, or attributes with nothing behind them.
-    Misplaced,
-}
-
 /// Finds the ends of replies. Calls are given the bytes behind those the last call spoke of.
 #[derive(Debug, Default)]
 pub struct Replies {
@@ -48,15 +36,14 @@ pub struct Replies {
     open: Vec<u64>,
     /// A value under way.
     tail: Tail,
-    /// Bytes of an unfinished line that were searched for its end.
-    searched: usize,
+    heads: Heads,
     push: bool,
 }
 
 impl Replies {
     /// Whether the bytes before this were whole replies: words of ours may come next.
     pub fn is_between(&self) -> bool {
-        self.open.is_empty() && self.searched == 0
+        self.open.is_empty() && self.heads.is_between()
     }
 
     /// Looks at the beginning of `buf`, up to the end of one reply or push.
@@ -75,11 +62,11 @@ impl Replies {
                 return Ok(Part { len: at, end });
             }
             let rest = buf.get(at..).unwrap_or_default();
-            let Some(line) = self.line(rest)? else {
+            let Some(line) = self.heads.line(rest)? else {
                 return Ok(Part { len: at, end: End::Open });
             };
             at += line.len() + 2;
-            self.head(line)?;
+            self.head(Head::of(line)?)?;
         }
     }
 
@@ -97,55 +84,31 @@ impl Replies {
         Some(if std::mem::take(&mut self.push) { End::Push } else { End::Reply })
     }
 
-    /// The line at the beginning, without its end; `None` while it has none.
-    fn line<'a>(&mut self, buf: &'a [u8]) -> Result<Option<&'a [u8]>, Malformed> {
-        let unseen = buf.get(self.searched..).unwrap_or_default();
-        let Some(place) = unseen.iter().position(|byte| *byte == b'\r') else {
-            self.searched = buf.len();
-            let endless = self.searched > LINE_BYTES_MAX;
-            return if endless { Err(Malformed::LineEnd) } else { Ok(None) };
-        };
-        self.searched += place;
-        if self.searched > LINE_BYTES_MAX {
-            return Err(Malformed::LineEnd);
-        }
-        match buf.get(self.searched + 1) {
-            None => Ok(None),
-            Some(b'\n') => Ok(buf.get(..std::mem::take(&mut self.searched))),
-            Some(_) => Err(Malformed::LineEnd),
-        }
-    }
-
-    /// Counts the element that begins with this line.
-    fn head(&mut self, line: &[u8]) -> Result<(), Malformed> {
-        let (kind, rest) = line.split_first().ok_or(Malformed::Length)?;
+    /// Counts the element that begins with this.
+    fn head(&mut self, head: Head) -> Result<(), Malformed> {
+        let is_push = matches!(head, Head::Aggregate(Aggregate::Push, _));
         if self.open.is_empty() {
-            self.push = *kind == b'>';
+            self.push = is_push;
             self.open.push(1);
-        } else if *kind == b'>' {
+        } else if is_push {
             return Err(Malformed::Misplaced);
         }
-        match kind {
-            b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => self.count_one(),
-            b'$' | b'!' | b'=' => {
-                self.count_one()?;
-                if let Some(len) = length(*kind, rest)? {
-                    self.tail = Tail::of(usize::try_from(len).ok().ok_or(Malformed::Length)?);
-                }
-                Ok(())
-            }
-            b'*' | b'~' | b'>' => {
-                self.count_one()?;
-                self.enter(length(*kind, rest)?.unwrap_or(0))
-            }
-            b'%' => {
-                self.count_one()?;
-                self.enter(pairs(length(*kind, rest)?)?)
+        match head {
+            Head::Line(_) | Head::Null => self.count_one(),
+            Head::Blob(_, len) => {
+                self.tail = Tail::of(len);
+                self.count_one()
             }
             // Attributes stand in front of an element and are none.
-            b'|' if self.push => Err(Malformed::Misplaced),
-            b'|' => self.enter(pairs(length(*kind, rest)?)?),
-            other => Err(Malformed::Type(*other)),
+            Head::Aggregate(Aggregate::Attribute, _) if self.push => Err(Malformed::Misplaced),
+            Head::Aggregate(Aggregate::Attribute, elements) => self.enter(elements),
+            Head::Aggregate(
+                Aggregate::Array | Aggregate::Set | Aggregate::Map | Aggregate::Push,
+                elements,
+            ) => {
+                self.count_one()?;
+                self.enter(elements)
+            }
         }
     }
 
@@ -164,25 +127,11 @@ impl Replies {
     }
 }
 
-/// A length or a count; `None` for the nulls of RESP2, which only two types have.
-fn length(kind: u8, digits: &[u8]) -> Result<Option<u64>, Malformed> {
-    match number(digits).ok_or(Malformed::Length)? {
-        -1 if matches!(kind, b'$' | b'*') => Ok(None),
-        n => u64::try_from(n).ok().map(Some).ok_or(Malformed::Length),
-    }
-}
-
-fn pairs(count: Option<u64>) -> Result<u64, Malformed> {
-    count.unwrap_or(0).checked_mul(2).ok_or(Malformed::Length)
-}
-
-/// Deepest nesting of a reply. Scripts nest deeper only to see what happens.
-pub const DEPTH_MAX: usize = 100;
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::LINE_BYTES_MAX;
     use super::super::fuzz::ends;
     use super::*;
 
@@ -225,9 +174,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_followed_is_an_error() {
-        let cases: [(&[u8], Malformed); 11] = [
+        let cases: [(&[u8], Malformed); 12] = [
             (b"hello\r\n", Malformed::Type(b'h')),
             (b"$x\r\n", Malformed::Length),
+            (b"_x\r\n", Malformed::Length),
             (b"$-2\r\n", Malformed::Length),
             (b"%-1\r\n", Malformed::Length),
             (b"=-1\r\n", Malformed::Length),
@@ -262,7 +212,7 @@ mod tests {
         });
         let leaf = prop_oneof![
             bulk,
-            "[+:_#,(-][a-z0-9]{0,8}".prop_map(|line| format!("{line}\r\n").into_bytes()),
+            "[+:#,(-][a-z0-9]{0,8}|_".prop_map(|line| format!("{line}\r\n").into_bytes()),
             Just(b"$-1\r\n".to_vec()),
         ];
         leaf.prop_recursive(4, 30, 5, |inner| {

@@ -1,0 +1,102 @@
+//! Words about commands, keys and channels.
+
+use std::sync::Arc;
+
+use super::matching::kept;
+use super::one_or_many;
+use crate::name::Glob;
+use crate::obligation::JsonPath;
+use crate::policy::diagnostic::{Diagnostic, Span};
+use crate::policy::rule::{Effect, Object};
+use crate::policy::store::{CommandPattern, Places, StoreAllow};
+use crate::policy::yaml::{MapReader, Node, Problems};
+
+/// One glob, or a list of them.
+pub(super) fn globs(node: &Node, problems: &mut Problems) -> Vec<Glob> {
+    one_or_many(node, problems).into_iter().map(|(text, _)| Glob::new(text)).collect()
+}
+
+/// `fields` and `paths`.
+pub(super) fn places(map: &mut MapReader<'_>, problems: &mut Problems) -> Places {
+    let fields = map.optional("fields").map(|node| globs(node, problems));
+    let paths = map.optional("paths").map(|node| one_or_many(node, problems));
+    let paths = paths.unwrap_or_default().into_iter();
+    Places {
+        fields: fields.map(Arc::from),
+        paths: paths.filter_map(|(text, span)| kept(path(text), span, problems)).collect(),
+    }
+}
+
+/// A path with its text.
+pub(super) fn path(text: &str) -> Result<(JsonPath, Box<str>), String> {
+    JsonPath::parse(text).map(|path| (path, text.into()))
+}
+
+/// What an allow rule lists of commands.
+pub(super) fn allow(map: &mut MapReader<'_>, problems: &mut Problems) -> StoreAllow {
+    let commands = map.optional("commands").map(|node| commands(node, problems));
+    let mut listed = |key| map.optional(key).map(|node| globs(node, problems));
+    StoreAllow {
+        commands,
+        keys: listed("keys"),
+        reads: listed("reads"),
+        writes: listed("writes"),
+        channels: listed("channels"),
+        only_doors: false,
+    }
+}
+
+fn commands(node: &Node, problems: &mut Problems) -> Vec<CommandPattern> {
+    let texts = one_or_many(node, problems).into_iter();
+    texts
+        .filter_map(|(text, span)| kept(CommandPattern::parse(text, span), span, problems))
+        .collect()
+}
+
+/// Refuses words that mean nothing, or something else than they seem to, for an effect.
+pub(super) fn fits_effect(span: &Span, object: &Object, effect: &Effect, problems: &mut Problems) {
+    let store = &object.store;
+    if store.is_empty() {
+        return;
+    }
+    if object.about_statements() {
+        problems.push(
+            Diagnostic::error(span, "a rule is about statements or about commands, not about both")
+                .with_help("write two rules"),
+        );
+    }
+    match effect {
+        Effect::Mask(_) => fits_mask(span, object, problems),
+        Effect::Filter(_) => {
+            problems.error(span, "a filter stands on relations; keys have no rows to filter");
+        }
+        // What stands in its match is refused where allow rules are checked.
+        Effect::Allow(_) => {}
+        Effect::Deny { .. } | Effect::Limit(_) => {
+            if !store.places.is_empty() {
+                let message = "`fields` and `paths` belong to a mask: \
+                               what a command names is its keys";
+                problems.error(span, message);
+            }
+        }
+    }
+}
+
+fn fits_mask(span: &Span, object: &Object, problems: &mut Problems) {
+    let store = &object.store;
+    if !store.commands.is_empty() || !store.except_commands.is_empty() {
+        problems.push(
+            Diagnostic::error(span, "a mask on values holds for every command")
+                .with_help("leave `commands` out, so that no command goes around it"),
+        );
+    }
+    if !store.reads.is_empty() || !store.writes.is_empty() || store.about_channels() {
+        problems.error(span, "a mask on values is matched by `keys` and `except_keys`");
+    }
+    if object.wants_labels() && !store.places.is_empty() {
+        problems.push(
+            Diagnostic::error(span, "the classification says which fields and paths carry a class")
+                .with_help("leave `fields` and `paths` out, or the class"),
+        );
+    }
+}

@@ -1,0 +1,299 @@
+//! Commands of a key-value store: what they touch in, plan out.
+//!
+//! Two commands that use keys alike as far as any rule can tell ([`Fits`]) share a plan, so that
+//! deciding a command seen before is a comparison. Plans are kept by the session that made them:
+//! they are few, and nobody waits for a lock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::refusal::refusal_of;
+use super::{Refusal, Words};
+use crate::analysis::redis::{Args, Command, CommandId, Uses};
+use crate::event::{CommandRecord, RecordedMask, RecordedVerdict};
+use crate::facts::{
+    Certainty, ChannelMode, ChannelUse, Exposure, Facts, KeyMode, KeyUse, StoreFacts, Unnamed,
+};
+use crate::policy::{Allowed, Decision, DenyReason, Fits, IdentityClass, Limit};
+use crate::session::Turn;
+use crate::session::resp::reshape::KeyMasks;
+
+/// What happens to commands that are alike.
+#[derive(Debug)]
+pub struct StorePlan {
+    /// Forward or refuse.
+    pub verdict: StoreVerdict,
+    /// For the audit trail.
+    pub record: Arc<CommandRecord>,
+    /// Limits to charge before forwarding, each time.
+    pub limits: Vec<Limit>,
+    /// What values of keys owe, by the keys' kind ([`Plans::kind`]); kinds that owe nothing are
+    /// absent.
+    pub values: Vec<(usize, KeyMasks)>,
+}
+
+/// Whether a command goes to the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreVerdict {
+    /// It does.
+    Forward,
+    /// It does not.
+    Refuse(Refusal),
+}
+
+impl StorePlan {
+    /// What is decided about what is no command the proxy knows, or cannot be understood.
+    pub fn refused(name: Option<&Command>, refusal: Refusal) -> Self {
+        let verdict = recorded(&refusal);
+        let record = match name {
+            Some(command) => CommandRecord { verdict, ..CommandRecord::new(&command.fact) },
+            None => CommandRecord::unknown(verdict),
+        };
+        Self {
+            verdict: StoreVerdict::Refuse(refusal),
+            record: Arc::new(record),
+            limits: Vec::new(),
+            values: Vec::new(),
+        }
+    }
+
+    /// Whether it was refused by a rule, as opposed to by nobody having opened it.
+    pub fn refused_by_rule(&self) -> bool {
+        matches!(&self.verdict, StoreVerdict::Refuse(Refusal { rule: Some(_), .. }))
+    }
+}
+
+/// Everything of a command that a decision may depend on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct PlanKey {
+    command: CommandId,
+    unnamed: Unnamed,
+    keys: Vec<KeyKind>,
+    channels: Vec<ChannelKind>,
+}
+
+/// Keys that no rule tells apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct KeyKind {
+    fits: Fits,
+    mode: KeyMode,
+    exposure: Exposure,
+}
+
+/// Channels that no rule tells apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct ChannelKind {
+    fits: Fits,
+    mode: ChannelMode,
+}
+
+/// Plans of one session, for one class of identities under one set of rules.
+#[derive(Debug, Default)]
+pub struct Plans {
+    plans: HashMap<PlanKey, Arc<StorePlan>>,
+    /// The last one asked for: clients repeat themselves.
+    last: Option<(PlanKey, Arc<StorePlan>)>,
+    /// For asking, used again.
+    asked: Option<PlanKey>,
+    /// The kind of each key of the last command, by its place among the keys.
+    kinds: Vec<usize>,
+    /// A key of each kind, by its place among the keys; the same for channels.
+    examples: (Vec<usize>, Vec<usize>),
+}
+
+impl Plans {
+    /// The class or the rules have changed.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The kind of a key of the command that was planned last, by its place among the keys.
+    pub fn kind(&self, key: usize) -> Option<usize> {
+        self.kinds.get(key).copied()
+    }
+
+    /// Plans a command, of which `uses` says what it touches.
+    pub fn plan(
+        &mut self,
+        turn: Turn<'_>,
+        class: &IdentityClass,
+        (command, args): (&Command, &(impl Args + ?Sized)),
+        uses: &Uses,
+    ) -> Arc<StorePlan> {
+        self.ask(turn, class, (command, args), uses);
+        let Some(asked) = &self.asked else {
+            return Arc::new(StorePlan::refused(Some(command), key_not_at_hand()));
+        };
+        if let Some((key, plan)) = &self.last
+            && key == asked
+        {
+            return Arc::clone(plan);
+        }
+        let plan = match self.plans.get(asked) {
+            Some(plan) => Arc::clone(plan),
+            None => {
+                let facts = self.facts((command, args), uses);
+                let plan = Arc::new(decide(turn, class, command, &facts));
+                if self.plans.len() >= PLANS_MAX {
+                    self.plans.clear();
+                }
+                self.plans.insert(asked.clone(), Arc::clone(&plan));
+                plan
+            }
+        };
+        self.last = Some((asked.clone(), Arc::clone(&plan)));
+        plan
+    }
+
+    /// Makes the key of the plan; leaves none where a key's bytes are not at hand.
+    fn ask(
+        &mut self,
+        turn: Turn<'_>,
+        class: &IdentityClass,
+        (command, args): (&Command, &(impl Args + ?Sized)),
+        uses: &Uses,
+    ) {
+        let mut key = self.asked.take().unwrap_or_else(|| PlanKey {
+            command: command.id,
+            unnamed: uses.unnamed,
+            keys: Vec::new(),
+            channels: Vec::new(),
+        });
+        key.command = command.id;
+        key.unnamed = uses.unnamed;
+        key.keys.clear();
+        key.channels.clear();
+        self.kinds.clear();
+        self.examples.0.clear();
+        self.examples.1.clear();
+        let rules = &turn.rules.set;
+        for (place, used) in uses.keys.iter().enumerate() {
+            let Some(name) = args.get(used.at) else { return };
+            let fits = rules.key_fits(class, name);
+            let kind = KeyKind { fits, mode: used.mode, exposure: used.exposure };
+            let found = key.keys.iter().position(|known| *known == kind);
+            self.kinds.push(found.unwrap_or(key.keys.len()));
+            if found.is_none() {
+                key.keys.push(kind);
+                self.examples.0.push(place);
+            }
+        }
+        for (place, used) in uses.channels.iter().enumerate() {
+            let Some(name) = args.get(used.at) else { return };
+            let kind =
+                ChannelKind { fits: rules.channel_fits(class, name, used.mode), mode: used.mode };
+            if !key.channels.contains(&kind) {
+                key.channels.push(kind);
+                self.examples.1.push(place);
+            }
+        }
+        self.asked = Some(key);
+    }
+
+    /// Facts with one key and one channel of each kind.
+    fn facts(&self, (command, args): (&Command, &(impl Args + ?Sized)), uses: &Uses) -> Facts {
+        let name = |at: usize| Arc::from(args.get(at).unwrap_or_default());
+        let keys = self.examples.0.iter().filter_map(|place| uses.keys.get(*place));
+        let channels = self.examples.1.iter().filter_map(|place| uses.channels.get(*place));
+        let keys = keys.map(|used| KeyUse {
+            key: name(used.at),
+            mode: used.mode,
+            exposure: used.exposure,
+        });
+        let channels = channels.map(|used| ChannelUse { name: name(used.at), mode: used.mode });
+        Facts {
+            certainty: Certainty::Known,
+            actions: Vec::new(),
+            accesses: Vec::new(),
+            functions: Vec::new(),
+            settings: Vec::new(),
+            store: StoreFacts {
+                command: Some(Arc::clone(&command.fact)),
+                keys: keys.collect(),
+                channels: channels.collect(),
+                unnamed: uses.unnamed,
+            },
+        }
+    }
+}
+
+fn decide(turn: Turn<'_>, class: &IdentityClass, command: &Command, facts: &Facts) -> StorePlan {
+    let allowed = match turn.rules.set.decide(class, facts) {
+        Decision::Allow(allowed) => allowed,
+        Decision::Deny(denial) => {
+            let by_rule = denial.reason == DenyReason::Rule;
+            let refusal = refusal_of(denial);
+            let rule = refusal.rule.clone().filter(|_| by_rule);
+            return StorePlan::refused(Some(command), Refusal { code: NOPERM, rule, ..refusal });
+        }
+    };
+    let Allowed { governances, values, limits, rules, observed, warnings: _ } = allowed;
+    if !governances.is_empty() {
+        // No relation is among the facts; this keeps a change there from opening anything.
+        return StorePlan::refused(Some(command), key_not_at_hand());
+    }
+    let masks = values.iter().flat_map(|governance| &governance.masks);
+    let masked = masks.map(|mask| RecordedMask {
+        pattern: Arc::clone(&mask.pattern),
+        function: mask.function.name(),
+        class: mask.class.clone(),
+    });
+    let mut record = CommandRecord {
+        rules,
+        observed,
+        masked: masked.collect(),
+        ..CommandRecord::new(&command.fact)
+    };
+    if !record.masked.is_empty() {
+        record.verdict = RecordedVerdict::Modified;
+    }
+    StorePlan {
+        verdict: StoreVerdict::Forward,
+        record: Arc::new(record),
+        limits,
+        values: values.iter().map(|one| (one.key, KeyMasks::new(&one.masks))).collect(),
+    }
+}
+
+/// Charges the plan's limits.
+///
+/// # Errors
+/// The limit that is used up, worded for the client.
+pub fn admit_command(turn: Turn<'_>, plan: &StorePlan) -> Result<(), Refusal> {
+    match super::charge(turn, &plan.limits) {
+        Ok(()) => Ok(()),
+        Err(refusal) => Err(Refusal { code: NOPERM, ..refusal }),
+    }
+}
+
+/// A refusal in words of ours.
+pub fn store_refusal(code: &'static str, message: impl Into<String>) -> Refusal {
+    Refusal {
+        code,
+        message: message.into(),
+        hint: None,
+        position: None,
+        rule: None,
+        words: Words::Ours,
+    }
+}
+
+/// A key that is too long to be held cannot be judged.
+fn key_not_at_hand() -> Refusal {
+    store_refusal(NOPERM, "a key or channel of this command is too long to be judged")
+}
+
+fn recorded(refusal: &Refusal) -> RecordedVerdict {
+    let reason = match refusal.words {
+        Words::Ours => refusal.message.clone(),
+        // They quote the command.
+        Words::Servers | Words::Grammar { .. } => "no such command, or not in this form".to_owned(),
+    };
+    RecordedVerdict::Denied { code: refusal.code.to_owned(), reason }
+}
+
+/// First word of the error for what an identity may not do, as the servers' own access lists say it.
+pub const NOPERM: &str = "NOPERM";
+
+/// Most plans a session keeps. Rules that tell apart more kinds of keys than this are planned anew.
+const PLANS_MAX: usize = 128;

@@ -1,0 +1,462 @@
+//! What the client asks: one command after the other is judged, then passed on or refused.
+
+use std::sync::Arc;
+
+use bytes::{Buf as _, BytesMut};
+
+use super::answers::{Answer, answer};
+use super::entering::DEFAULT_USER;
+use super::pending::{Expect, Fate};
+use super::reshape::{Job, KeyMasks};
+use super::talk::{Core, Multi, Mute, Streamed};
+use super::words::{self, EXEC_ABORT, NO_AUTH};
+use super::{RespConfig, Talk};
+use crate::analysis::redis::{Answered, Args, Command, Found, Role};
+use crate::session::gate::{
+    NOPERM, Refusal, StorePlan, StoreVerdict, Words, admit_command, store_refusal,
+};
+use crate::session::journal::Call;
+use crate::wire::resp::request::{Arguments, Form, Refused, RequestLimits, Scan};
+
+impl Args for Arguments<'_> {
+    fn len(&self) -> usize {
+        Arguments::len(self)
+    }
+
+    fn get(&self, at: usize) -> Option<&[u8]> {
+        Arguments::get(self, at)
+    }
+}
+
+/// What becomes of a command's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// They go to the server.
+    Forward,
+    /// They do not.
+    Drop,
+    /// The command is looked at again when what is in flight is answered.
+    Wait,
+}
+
+impl Talk {
+    pub(super) fn feed_client(
+        &mut self,
+        call: &mut Call<'_>,
+        config: &RespConfig,
+        input: &mut BytesMut,
+    ) -> Result<(), Refused> {
+        let result = self.commands(call, config, input);
+        self.core.close_run(call);
+        result
+    }
+
+    fn commands(
+        &mut self,
+        call: &mut Call<'_>,
+        config: &RespConfig,
+        input: &mut BytesMut,
+    ) -> Result<(), Refused> {
+        let owed = call.journal.owed;
+        self.core.follow_rules(call.turn);
+        while !input.is_empty() && self.core.wants_client(config) {
+            let newly_owed = call.journal.owed.saturating_sub(owed);
+            if call.out.events.len() + newly_owed + EVENTS_OF_A_COMMAND > call.out.room {
+                break;
+            }
+            if self.scanner.is_streaming() {
+                let passed = self.scanner.pass(input)?;
+                if passed == 0 {
+                    break;
+                }
+                match self.core.streamed {
+                    Streamed::Forwarded => call.out.to_server.take_from(input, passed),
+                    Streamed::Dropped => input.advance(passed),
+                }
+                continue;
+            }
+            if self.core.who.is_none() && !self.core.tried_unasked {
+                self.core.enter_unasked(call, config);
+                continue;
+            }
+            let limits = match &self.core.who {
+                Some(_) => RequestLimits::LOGGED_IN,
+                None => RequestLimits::BEFORE_LOGIN,
+            };
+            self.scanner.limit_to(limits);
+            let (len, form) = match self.scanner.scan(input)? {
+                Scan::Incomplete => break,
+                Scan::Drop(bytes) => {
+                    input.advance(bytes);
+                    if self.scanner.is_between() {
+                        self.core.nothing_asked();
+                    }
+                    continue;
+                }
+                Scan::TooLong(bytes) => {
+                    input.advance(bytes);
+                    let text = "a command whose arguments but the last are longer than 1 MB is \
+                                not judged, and refused";
+                    self.core.refuse(call, &store_refusal(NOPERM, text));
+                    continue;
+                }
+                Scan::Command { len, form } => (len, Whole::Command(form)),
+                Scan::Head { len, last: _ } => (len, Whole::Head),
+            };
+            let args = self.scanner.args(input);
+            match (self.core.command(call, config, &args), form) {
+                (Step::Wait, _) => break,
+                (Step::Forward, Whole::Command(Form::Inline)) => {
+                    call.out.to_server.encode(|out| words::from_line(out, &args));
+                    input.advance(len);
+                }
+                (Step::Forward, Whole::Command(Form::Array) | Whole::Head) => {
+                    call.out.to_server.take_from(input, len);
+                    self.core.streamed = Streamed::Forwarded;
+                }
+                (Step::Drop, _) => {
+                    input.advance(len);
+                    self.core.streamed = Streamed::Dropped;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How much of a command is at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whole {
+    /// All of it.
+    Command(Form),
+    /// All but its last argument.
+    Head,
+}
+
+impl Core {
+    fn command(&mut self, call: &mut Call<'_>, config: &RespConfig, args: &Arguments<'_>) -> Step {
+        let command = match config.table.find(args) {
+            Found::Command(command) => command,
+            Found::Unknown => return self.unknown(call, None, &words::unknown_command(args)),
+            Found::UnknownSubcommand(container) => {
+                return self.unknown(call, None, &words::unknown_subcommand(args, container));
+            }
+        };
+        if !command.arity_fits(args.len()) {
+            let text = words::wrong_arity(&command.fact.name);
+            return self.unknown(call, Some(command), &text);
+        }
+        let held = args.get(args.len().saturating_sub(1)).is_some();
+        match command.role {
+            Role::Quit | Role::Auth | Role::Hello | Role::Reset if !held => {
+                return self.unknown(call, Some(command), "ERR an argument is too long");
+            }
+            Role::Quit => return self.quit(call),
+            Role::Auth => return self.auth(call, config, args),
+            Role::Hello => return self.hello(call, config, args),
+            Role::Reset => return self.reset_asked(call),
+            Role::Plain
+            | Role::Select
+            | Role::Multi
+            | Role::Exec
+            | Role::Discard
+            | Role::Subscribe(_)
+            | Role::Unsubscribe(_)
+            | Role::ClientReply
+            | Role::Answered(_)
+            | Role::Monitor
+            | Role::Never => {}
+        }
+        let Some(who) = &self.who else {
+            self.say(call, words::error(NO_AUTH));
+            return Step::Drop;
+        };
+        let mut uses = std::mem::take(&mut self.uses);
+        let understood = command.uses(args, &mut uses);
+        let plan = match &understood {
+            Ok(()) => self.plans.plan(call.turn, who.class(), (command, args), &uses),
+            Err(not) => {
+                let refusal = store_refusal("ERR", not.to_string());
+                let refusal = Refusal { words: Words::Servers, ..refusal };
+                Arc::new(StorePlan::refused(Some(command), refusal))
+            }
+        };
+        self.uses = uses;
+        self.carry_out(call, (command, args), plan)
+    }
+
+    /// A command is judged: passes it on, answers it or refuses it.
+    fn carry_out(
+        &mut self,
+        call: &mut Call<'_>,
+        (command, args): (&Command, &Arguments<'_>),
+        plan: Arc<StorePlan>,
+    ) -> Step {
+        if let StoreVerdict::Refuse(refusal) = &plan.verdict {
+            if let (Role::Answered(answered), false) = (command.role, plan.refused_by_rule()) {
+                return self.answer(call, (answered, args), plan);
+            }
+            let refusal = refusal.clone();
+            return self.refuse_command(call, command, plan, &refusal);
+        }
+        if let Err(refusal) = admit_command(call.turn, &plan) {
+            let rule = refusal.rule.clone();
+            return self.refuse_planned(call, plan, &refusal, rule);
+        }
+        if let Some(refusal) = self.out_of_place(command, args) {
+            let plan = Arc::new(StorePlan::refused(Some(command), refusal.clone()));
+            return self.refuse_planned(call, plan, &refusal, None);
+        }
+        match command.role {
+            Role::Select => self.select(call, (command, args), plan),
+            Role::ClientReply => self.client_reply(call, args, plan),
+            Role::Exec if self.multi == Multi::Tainted => {
+                self.abort(call, words::error(EXEC_ABORT));
+                self.grow(call, plan, Fate::Kept, None);
+                Step::Drop
+            }
+            Role::Multi
+            | Role::Exec
+            | Role::Discard
+            | Role::Plain
+            | Role::Answered(_)
+            | Role::Monitor
+            | Role::Subscribe(_)
+            | Role::Unsubscribe(_) => self.forward(call, (command, args), plan),
+            Role::Never | Role::Quit | Role::Auth | Role::Hello | Role::Reset => {
+                let refusal = store_refusal(NOPERM, "this command is not served through a proxy");
+                let plan = Arc::new(StorePlan::refused(Some(command), refusal.clone()));
+                self.refuse_planned(call, plan, &refusal, None)
+            }
+        }
+    }
+
+    /// Passes a command on.
+    fn forward(
+        &mut self,
+        call: &mut Call<'_>,
+        (command, args): (&Command, &Arguments<'_>),
+        plan: Arc<StorePlan>,
+    ) -> Step {
+        let pushes = matches!(command.role, Role::Subscribe(_) | Role::Unsubscribe(_));
+        // Confirmations come whatever the client says about replies.
+        let muted = self.mute_server(call) && !pushes;
+        let expect = self.expect((command, args), &plan);
+        match command.role {
+            Role::Multi if self.multi == Multi::None && !self.only_subscribed() => {
+                self.multi = Multi::Open;
+            }
+            Role::Exec | Role::Discard => self.multi = Multi::None,
+            Role::Multi
+            | Role::Plain
+            | Role::Answered(_)
+            | Role::Monitor
+            | Role::Subscribe(_)
+            | Role::Unsubscribe(_)
+            | Role::Select
+            | Role::ClientReply
+            | Role::Never
+            | Role::Quit
+            | Role::Auth
+            | Role::Hello
+            | Role::Reset => {}
+        }
+        if muted {
+            if command.role == Role::Multi {
+                self.pending.push(Expect::MultiUnheard);
+            }
+            self.grow(call, plan, Fate::Mute, None);
+        } else {
+            self.pending.push(expect);
+            self.grow(call, plan, Fate::Answered, None);
+        }
+        Step::Forward
+    }
+
+    fn expect(&self, (command, args): (&Command, &Arguments<'_>), plan: &StorePlan) -> Expect {
+        match command.role {
+            Role::Multi => Expect::Multi,
+            Role::Exec => Expect::Exec,
+            Role::Discard => Expect::Discard,
+            Role::Monitor => Expect::Monitor,
+            Role::Subscribe(kind) => {
+                Expect::Subscribes { kind, left: args.len().saturating_sub(1) }
+            }
+            Role::Unsubscribe(kind) => {
+                let left = args.len().checked_sub(1).filter(|named| *named > 0);
+                Expect::Unsubscribes { kind, left }
+            }
+            Role::Plain
+            | Role::Answered(_)
+            | Role::Select
+            | Role::ClientReply
+            | Role::Never
+            | Role::Quit
+            | Role::Auth
+            | Role::Hello
+            | Role::Reset => match self.job((command, args), plan) {
+                Some(job) => Expect::Shaped(Box::new(job)),
+                None => Expect::Plain(1),
+            },
+        }
+    }
+
+    /// What the reply to the command at hand owes.
+    fn job(&self, (command, args): (&Command, &Arguments<'_>), plan: &StorePlan) -> Option<Job> {
+        if plan.values.is_empty() {
+            return None;
+        }
+        let free = KeyMasks::new(&[]);
+        let keys = self.uses.keys.iter().enumerate().map(|(place, used)| {
+            let kind = self.plans.kind(place);
+            let found = plan.values.iter().find(|(of, _)| Some(*of) == kind);
+            (args.get(used.at).unwrap_or_default(), found.map_or(&free, |(_, masks)| masks))
+        });
+        Some(Job::new(&command.shape(args), args, keys))
+    }
+
+    /// What cannot be followed where the connection stands.
+    fn out_of_place(&self, command: &Command, args: &Arguments<'_>) -> Option<Refusal> {
+        let concerned = self.who.as_ref().is_none_or(|who| who.class().concerned);
+        let blocked = match command.role {
+            Role::Subscribe(_) | Role::Unsubscribe(_) | Role::ClientReply | Role::Monitor => true,
+            Role::Select => concerned,
+            Role::Plain
+            | Role::Multi
+            | Role::Exec
+            | Role::Discard
+            | Role::Answered(_)
+            | Role::Never
+            | Role::Quit
+            | Role::Auth
+            | Role::Hello
+            | Role::Reset => false,
+        };
+        let name = &command.fact.name;
+        if blocked && self.multi != Multi::None {
+            let text = format!("{name} is not served inside MULTI; call it outside");
+            return Some(store_refusal("ERR", text));
+        }
+        if command.role == Role::Select && concerned && self.mute != Mute::No {
+            let text = "SELECT is not served while CLIENT REPLY is OFF or SKIP; its result decides \
+                        which rules hold";
+            return Some(store_refusal("ERR", text));
+        }
+        let _ = args;
+        None
+    }
+
+    fn select(
+        &mut self,
+        call: &mut Call<'_>,
+        (command, args): (&Command, &Arguments<'_>),
+        plan: Arc<StorePlan>,
+    ) -> Step {
+        let number = args.get(1).and_then(|digits| std::str::from_utf8(digits).ok());
+        let Some(number) = number.and_then(|digits| digits.parse().ok()) else {
+            return self.forward(call, (command, args), plan);
+        };
+        if self.multi != Multi::None {
+            self.queued.database = Some(number);
+            return self.forward(call, (command, args), plan);
+        }
+        if !self.pending.is_empty() {
+            return Step::Wait;
+        }
+        if self.mute_server(call) {
+            self.close_run(call);
+            self.database = number;
+            self.grow(call, plan, Fate::Mute, None);
+        } else {
+            self.pending.push(Expect::Select(number));
+            self.grow(call, plan, Fate::Answered, None);
+        }
+        Step::Forward
+    }
+
+    fn client_reply(
+        &mut self,
+        call: &mut Call<'_>,
+        args: &Arguments<'_>,
+        plan: Arc<StorePlan>,
+    ) -> Step {
+        let word = args.get(2).unwrap_or_default();
+        if word.eq_ignore_ascii_case(b"on") {
+            self.mute = Mute::No;
+        } else if word.eq_ignore_ascii_case(b"off") {
+            self.mute = Mute::Yes;
+            self.grow(call, plan, Fate::Mute, None);
+            return Step::Forward;
+        } else if word.eq_ignore_ascii_case(b"skip") {
+            // The server is told with the command it is about: one that is refused is not its.
+            if self.mute == Mute::No {
+                self.mute = Mute::Once;
+            }
+            self.grow(call, plan, Fate::Kept, None);
+            return Step::Drop;
+        }
+        if self.mute_server(call) {
+            self.grow(call, plan, Fate::Mute, None);
+        } else {
+            self.pending.push(Expect::Plain(1));
+            self.grow(call, plan, Fate::Answered, None);
+        }
+        Step::Forward
+    }
+
+    /// The same for a command that goes to the server, which is told.
+    pub(super) fn mute_server(&mut self, call: &mut Call<'_>) -> bool {
+        if self.mute == Mute::Once {
+            call.out.to_server.extend(words::SKIP);
+        }
+        self.take_mute()
+    }
+
+    /// Whether the client wants no reply to the command at hand.
+    pub(super) fn take_mute(&mut self) -> bool {
+        match self.mute {
+            Mute::No => false,
+            Mute::Once => {
+                self.mute = Mute::No;
+                true
+            }
+            Mute::Yes => true,
+        }
+    }
+
+    /// Answers in the server's place.
+    fn answer(
+        &mut self,
+        call: &mut Call<'_>,
+        (answered, args): (Answered, &Arguments<'_>),
+        plan: Arc<StorePlan>,
+    ) -> Step {
+        if self.multi != Multi::None {
+            let StoreVerdict::Refuse(refusal) = &plan.verdict else { return Step::Drop };
+            let refusal = refusal.clone();
+            return self.refuse_planned(call, plan, &refusal, None);
+        }
+        let user = self.who.as_ref().map_or(DEFAULT_USER, |who| &who.login().user);
+        match answer(answered, (user, self.version), args) {
+            Answer::Say(bytes) => {
+                if !self.take_mute() {
+                    self.say(call, bytes);
+                }
+                self.grow(call, plan, Fate::Kept, None);
+                Step::Drop
+            }
+            Answer::Ask(expect) => {
+                if self.mute_server(call) {
+                    self.grow(call, plan, Fate::Mute, None);
+                } else {
+                    self.pending.push(expect);
+                    self.grow(call, plan, Fate::Answered, None);
+                }
+                Step::Forward
+            }
+        }
+    }
+}
+
+/// Events one command may push or newly owe: the end of the run before it, its own, and outcomes.
+const EVENTS_OF_A_COMMAND: usize = 8;
