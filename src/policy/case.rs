@@ -71,21 +71,20 @@ enum Denied {
 // === impl Case ===
 
 impl Case {
-    /// Reads the `tests` of rule files. `text_key` is the key the statement stands under,
-    /// `protocol` what its session speaks.
+    /// Reads the `tests` of rule files. `texts` are the keys a statement may stand under, and what
+    /// its session speaks then.
     ///
     /// # Errors
     /// Every problem of every test.
     pub fn read(
         files: &[SourceFile],
-        text_key: &'static str,
-        protocol: Protocol,
+        texts: &'static [(&'static str, Protocol)],
     ) -> Result<Vec<Self>, Vec<Diagnostic>> {
         let mut problems = Problems::default();
         let mut cases = Vec::new();
         for file in files {
             match Document::parse(&file.name, &file.text) {
-                Ok(root) => cases.extend(read_tests(&root, (text_key, protocol), &mut problems)),
+                Ok(root) => cases.extend(read_tests(&root, texts, &mut problems)),
                 Err(list) => problems.extend(list),
             }
         }
@@ -138,33 +137,54 @@ impl fmt::Display for CaseFailure {
 
 // === reading ===
 
-fn read_tests(root: &Node, asked: (&'static str, Protocol), problems: &mut Problems) -> Vec<Case> {
+fn read_tests(
+    root: &Node,
+    texts: &'static [(&'static str, Protocol)],
+    problems: &mut Problems,
+) -> Vec<Case> {
     let Some(mut map) = MapReader::new(root, problems) else { return Vec::new() };
     // The other keys of the file are the rules', read elsewhere.
     let Some(node) = map.optional("tests") else { return Vec::new() };
     let nodes = bounded(node, problems);
-    nodes.iter().filter_map(|node| case(node, asked, problems)).collect()
+    nodes.iter().filter_map(|node| case(node, texts, problems)).collect()
 }
 
 fn case(
     node: &Node,
-    (text_key, protocol): (&'static str, Protocol),
+    texts: &'static [(&'static str, Protocol)],
     problems: &mut Problems,
 ) -> Option<Case> {
     let mut map = MapReader::new(node, problems)?;
     let name = map.required("name", problems).and_then(|node| shown_text(node, problems));
-    let who = map.required("as", problems).and_then(|node| who(node, protocol, problems));
-    let text = map.required(text_key, problems).and_then(|node| node.string(problems));
+    let said = said(&mut map, texts, problems);
+    let asks = map.required("as", problems).zip(said);
+    let who = asks.and_then(|(node, (_, protocol))| who(node, protocol, problems));
     let expect = map.required("expect", problems).and_then(|node| expect(node, problems));
-    map.unsupported(&["command"], problems);
     map.finish(problems);
     Some(Case {
         name: name?.into(),
         span: node.span.clone(),
-        text: text?.to_owned(),
+        text: said?.0.to_owned(),
         who: who?,
         expect: expect?,
     })
+}
+
+/// The statement, under one of these keys, and what its session speaks.
+fn said<'n>(
+    map: &mut MapReader<'n>,
+    texts: &[(&'static str, Protocol)],
+    problems: &mut Problems,
+) -> Option<(&'n str, Protocol)> {
+    let found = texts.iter().filter_map(|(key, protocol)| Some((map.optional(key)?, *protocol)));
+    match found.collect::<Vec<_>>().as_slice() {
+        [(node, protocol)] => Some((node.string(problems)?, *protocol)),
+        [] | [_, _, ..] => {
+            let keys: Vec<_> = texts.iter().map(|(key, _)| format!("`{key}`")).collect();
+            problems.error(map.span(), format!("a test has one of {}", keys.join(", ")));
+            None
+        }
+    }
 }
 
 fn who(node: &Node, protocol: Protocol, problems: &mut Problems) -> Option<Who> {

@@ -39,6 +39,8 @@ pub enum StoreVerdict {
     Forward,
     /// It does not.
     Refuse(Refusal),
+    /// It does not, only because nobody opened its door.
+    Closed(Refusal),
 }
 
 impl StorePlan {
@@ -55,11 +57,6 @@ impl StorePlan {
             limits: Vec::new(),
             values: Vec::new(),
         }
-    }
-
-    /// Whether it was refused by a rule, as opposed to by nobody having opened it.
-    pub fn refused_by_rule(&self) -> bool {
-        matches!(&self.verdict, StoreVerdict::Refuse(Refusal { rule: Some(_), .. }))
     }
 }
 
@@ -221,10 +218,13 @@ fn decide(turn: Turn<'_>, class: &IdentityClass, command: &Command, facts: &Fact
     let allowed = match turn.rules.set.decide(class, facts) {
         Decision::Allow(allowed) => allowed,
         Decision::Deny(denial) => {
-            let by_rule = denial.reason == DenyReason::Rule;
-            let refusal = refusal_of(denial);
-            let rule = refusal.rule.clone().filter(|_| by_rule);
-            return StorePlan::refused(Some(command), Refusal { code: NOPERM, rule, ..refusal });
+            let closed = denial.reason == DenyReason::ClosedDoor;
+            let refusal = Refusal { code: NOPERM, ..refusal_of(denial) };
+            let mut plan = StorePlan::refused(Some(command), refusal.clone());
+            if closed {
+                plan.verdict = StoreVerdict::Closed(refusal);
+            }
+            return plan;
         }
     };
     let Allowed { governances, values, limits, rules, observed, warnings: _ } = allowed;
@@ -242,6 +242,7 @@ fn decide(turn: Turn<'_>, class: &IdentityClass, command: &Command, facts: &Fact
         rules,
         observed,
         masked: masked.collect(),
+        patterns: turn.rules.set.patterns(class, &facts.store),
         ..CommandRecord::new(&command.fact)
     };
     if !record.masked.is_empty() {

@@ -192,12 +192,15 @@ impl Core {
         (command, args): (&Command, &Arguments<'_>),
         plan: Arc<StorePlan>,
     ) -> Step {
-        if let StoreVerdict::Refuse(refusal) = &plan.verdict {
-            if let (Role::Answered(answered), false) = (command.role, plan.refused_by_rule()) {
+        match (&plan.verdict, command.role) {
+            (StoreVerdict::Forward, _) => {}
+            (StoreVerdict::Closed(_), Role::Answered(answered)) if self.multi == Multi::None => {
                 return self.answer(call, (answered, args), plan);
             }
-            let refusal = refusal.clone();
-            return self.refuse_command(call, command, plan, &refusal);
+            (StoreVerdict::Closed(refusal) | StoreVerdict::Refuse(refusal), _) => {
+                let refusal = refusal.clone();
+                return self.refuse_command(call, command, plan, &refusal);
+            }
         }
         if let Err(refusal) = admit_command(call.turn, &plan) {
             let rule = refusal.rule.clone();
@@ -262,6 +265,9 @@ impl Core {
             | Role::Reset => {}
         }
         if muted {
+            if command.role == Role::Multi {
+                self.pending.push(Expect::MultiUnheard);
+            }
             self.grow(call, plan, Fate::Mute, None);
         } else {
             self.pending.push(expect);
@@ -428,11 +434,6 @@ impl Core {
         (answered, args): (Answered, &Arguments<'_>),
         plan: Arc<StorePlan>,
     ) -> Step {
-        if self.multi != Multi::None {
-            let StoreVerdict::Refuse(refusal) = &plan.verdict else { return Step::Drop };
-            let refusal = refusal.clone();
-            return self.refuse_planned(call, plan, &refusal, None);
-        }
         let user = self.who.as_ref().map_or(DEFAULT_USER, |who| &who.login().user);
         match answer(answered, (user, self.version), args) {
             Answer::Say(bytes) => {

@@ -25,12 +25,16 @@ use crate::wire::resp::request::{RequestLimits, Scanner};
 mod answers;
 mod client;
 mod entering;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod identity;
 mod pending;
 mod refusing;
 pub mod reshape;
 mod server;
 mod talk;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use talk::{Core, Parting};

@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::entering::Entering;
 use super::pending::{Expect, Growing, Pending};
 use super::reshape::{Job, Owed, Reshaper};
+use super::server::Lost;
 use super::{RespConfig, ServerLeg};
 use crate::analysis::redis::Uses;
 use crate::policy::{IdentityClass, Login};
@@ -147,6 +148,11 @@ pub(super) struct Subscriptions {
 }
 
 impl Queued {
+    /// How many commands they are.
+    fn len(&self) -> usize {
+        self.jobs.iter().fold(self.free, |sum, (free, _)| sum.saturating_add(free + 1))
+    }
+
     pub(super) fn push(&mut self, job: Option<Job>) {
         match job {
             Some(job) => self.jobs.push((std::mem::take(&mut self.free), job)),
@@ -154,10 +160,16 @@ impl Queued {
         }
     }
 
-    /// What the reply to EXEC owes, if anything in it does.
-    pub(super) fn owed(self) -> Option<Owed> {
+    /// What the reply to EXEC owes, if anything in it does; `count` is how many elements it has.
+    ///
+    /// # Errors
+    /// As many commands were not queued: which element answers which cannot be told.
+    pub(super) fn owed(self, count: usize) -> Result<Option<Owed>, Lost> {
         if self.jobs.is_empty() {
-            return None;
+            return Ok(None);
+        }
+        if self.len() != count {
+            return Err(Lost::Unasked);
         }
         let mut all = Vec::new();
         for (free, job) in self.jobs {
@@ -165,7 +177,7 @@ impl Queued {
             all.push(Some(job));
         }
         all.extend(std::iter::repeat_with(|| None).take(self.free));
-        Some(Owed::Exec(all))
+        Ok(Some(Owed::Exec(all)))
     }
 }
 
@@ -204,6 +216,10 @@ impl Core {
         {
             *who = Who::new(turn, who.login.clone());
             self.plans.clear();
+            // What is queued was let through under rules that hold no more.
+            if self.multi == Multi::Open {
+                self.multi = Multi::Tainted;
+            }
         }
     }
 

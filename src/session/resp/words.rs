@@ -72,6 +72,19 @@ pub(super) fn not_while_subscribed(name: &str) -> Bytes {
     ))
 }
 
+/// What stands for an error that would send the client to another server: past the rules, and to an
+/// address it need not know. Without its minus sign in front no error is one.
+pub(super) fn redirection(line: &[u8]) -> Option<&'static str> {
+    let word = line.split(|byte| *byte == b' ').next().unwrap_or_default();
+    match word {
+        b"-MOVED" | b"-ASK" => Some(
+            "-ERR the key is on another node of a cluster; the proxy does not follow there, \
+             configure a datasource for each node or use a server that is no cluster",
+        ),
+        _ => None,
+    }
+}
+
 fn printable(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
