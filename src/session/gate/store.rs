@@ -278,7 +278,6 @@ fn decide(turn: Turn<'_>, class: &IdentityClass, command: &Command, facts: &Fact
         rules,
         observed,
         masked: masked.collect(),
-        patterns: turn.rules.set.patterns(class, &facts.store),
         ..CommandRecord::new(&command.fact)
     };
     if !record.masked.is_empty() {
