@@ -4,7 +4,6 @@ use std::sync::Arc;
 use super::*;
 use crate::facts::{Access, AccessMode, Action, Certainty, Verb, Why};
 use crate::name::{Protocol, RelationPath};
-use crate::policy::SourceFile;
 
 fn demo() -> Files {
     Files::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/demo")).unwrap()
