@@ -35,6 +35,7 @@ pub(super) fn path(text: &str) -> Result<(JsonPath, Box<str>), String> {
 /// What an allow rule lists of commands.
 pub(super) fn allow(map: &mut MapReader<'_>, problems: &mut Problems) -> StoreAllow {
     let commands = map.optional("commands").map(|node| commands(node, problems));
+    map.unsupported(&["scripts"], problems);
     let mut listed = |key| map.optional(key).map(|node| globs(node, problems));
     StoreAllow {
         commands,

@@ -277,7 +277,6 @@ fn decide(turn: Turn<'_>, class: &IdentityClass, command: &Command, facts: &Fact
     let mut record = CommandRecord {
         rules,
         observed,
-        patterns: turn.rules.set.patterns(class, &facts.store),
         masked: masked.collect(),
         ..CommandRecord::new(&command.fact)
     };

@@ -198,6 +198,7 @@ fn prefixes_and_bounds_are_enforced_whole_or_not_at_all() {
         ("match: {}, patterns: {}", "`length_max` is missing"),
         ("match: {relations: [a.b]}, values: {bytes_max: 1}", "about commands, not statements"),
         ("match: {}, ttl: {max: 1h}", "`ttl` is not enforced yet"),
+        ("match: {}, allow: {scripts: [a]}", "`scripts` is not enforced yet"),
     ] {
         check(rule, expected);
     }
