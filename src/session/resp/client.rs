@@ -174,8 +174,7 @@ impl Core {
             | Role::Never => {}
         }
         let Some(who) = &self.who else {
-            self.say(call, words::error(NO_AUTH));
-            return Step::Drop;
+            return self.tell_refused(call, Some(command), NO_AUTH);
         };
         let mut uses = std::mem::take(&mut self.uses);
         let understood = command.uses(args, &mut uses);
