@@ -14,6 +14,7 @@ use crate::facts::{
 };
 
 mod channels;
+mod expiry;
 mod keys;
 mod parse;
 mod shape;
@@ -26,6 +27,7 @@ use channels::Channels;
 use keys::Keys;
 use shape::Replies;
 
+pub use expiry::Expiry;
 pub use shape::Shape;
 pub use table::{Found, Table};
 

@@ -75,6 +75,26 @@ pub(super) fn patterns(node: &Node, problems: &mut Problems) -> Option<Vec<(Boun
     Some(vec![(Bounded::PatternBytes, length?)])
 }
 
+/// `ttl: {max}` or `ttl: {required: true}`.
+pub(super) fn ttl(node: &Node, problems: &mut Problems) -> Option<Vec<(Bounded, u64)>> {
+    let mut map = MapReader::new(node, problems)?;
+    let max = map.optional("max").map(|node| node.duration(problems));
+    let yes: &[(&str, ())] = &[("true", ())];
+    let required = map.optional("required").map(|node| node.one_of(yes, problems));
+    map.unsupported(&["default"], problems);
+    map.finish(problems);
+    let max_ms = match (max, required) {
+        (Some(max), _) => u64::try_from(max?.as_millis()).unwrap_or(u64::MAX),
+        (None, Some(required)) => required.map(|()| u64::MAX)?,
+        (None, None) => {
+            problems.error(&node.span, "`ttl` needs `max`, or `required: true`");
+            return None;
+        }
+    };
+    // No expiry at all is more than any number.
+    Some(vec![(Bounded::ExpiryMs, max_ms.min(u64::MAX - 1))])
+}
+
 fn commands(node: &Node, problems: &mut Problems) -> Vec<CommandPattern> {
     let texts = one_or_many(node, problems).into_iter();
     texts
@@ -93,7 +113,8 @@ pub(super) fn fits_effect(span: &Span, object: &Object, effect: &Effect, problem
             return;
         }
         Effect::Bounds(_) if object.about_statements() => {
-            problems.error(span, "`values` and `patterns` are about commands, not statements");
+            problems
+                .error(span, "`values`, `patterns` and `ttl` are about commands, not statements");
             return;
         }
         Effect::Bounds(_)
