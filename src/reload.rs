@@ -29,12 +29,14 @@ use crate::session::gate::ActiveRules;
 mod certificates;
 mod compile;
 mod files;
+mod language;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use certificates::{Certificate, Certificates};
-pub use compile::{CASE_TEXT_KEY, catalog, compile, default_path, impossible, predicates};
+pub use compile::{CASE_TEXTS, catalog, compile, default_path, impossible, predicates};
 pub use files::Files;
+pub use language::Language;
 
 /// Says why the configuration does not fit a rule set, if it does not.
 pub(crate) type Fits = dyn Fn(&RuleSet) -> Result<(), String> + Send + Sync;
@@ -49,6 +51,8 @@ pub(crate) struct Surroundings {
     pub(crate) metrics: Arc<Metrics>,
     /// Where the record of a reload goes.
     pub(crate) audit: Queue,
+    /// What rules may speak of.
+    pub(crate) language: Language,
     /// Whether rules go with the configuration the process runs with.
     pub(crate) fits: Box<Fits>,
     /// Told of each set that came into force after the first.
@@ -109,9 +113,12 @@ impl Trigger {
 ///
 /// # Errors
 /// All problems: without rules the process does not start.
-pub(crate) fn first(directory: &Path) -> Result<(ActiveRules, [u8; 32]), Vec<Diagnostic>> {
+pub(crate) fn first(
+    directory: &Path,
+    language: &Language,
+) -> Result<(ActiveRules, [u8; 32]), Vec<Diagnostic>> {
     let files = Files::read(directory)?;
-    let (active, warnings) = compile(&files, 1)?;
+    let (active, warnings) = compile(&files, language, 1)?;
     log(&warnings);
     Ok((active, files.digest))
 }
@@ -217,7 +224,9 @@ impl Reloader {
     /// Compiles and swaps; gives the problems that kept the old rules in force.
     async fn put_in_force(&self, files: Files) -> Vec<Diagnostic> {
         let generation = self.rules.load().generation.saturating_add(1);
-        let compiled = tokio::task::spawn_blocking(move || compile(&files, generation)).await;
+        let language = self.surroundings.language.clone();
+        let compiling = move || compile(&files, &language, generation);
+        let compiled = tokio::task::spawn_blocking(compiling).await;
         let (active, warnings) = match compiled {
             Ok(Ok(compiled)) => compiled,
             Ok(Err(problems)) => return problems,

@@ -6,12 +6,13 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::rules::{self, Knowledge};
-use super::{Check, Explain, Outcome, report};
+use super::{Check, Explain, Outcome, Spoken, report};
 use crate::analysis::sql::analyze;
 use crate::analysis::{AnalyzerLimits, Catalog};
 use crate::facts::{Facts, Relation};
+use crate::name::Protocol;
 use crate::policy::{Allowed, Credential, Decision, Login, RuleSet, SourceFile};
-use crate::reload::{self, Files};
+use crate::reload::{self, Files, Language};
 
 /// `portcullis rules check`.
 pub(super) fn check(command: &Check, out: &mut dyn Write) -> anyhow::Result<Outcome> {
@@ -26,6 +27,7 @@ pub(super) fn check(command: &Check, out: &mut dyn Write) -> anyhow::Result<Outc
         &folder,
         Knowledge {
             analyze: &|text, login| world.understand(text, login),
+            language: &world.language,
             relations: &relations,
             predicates: &|set: &RuleSet| match reload::predicates(set) {
                 Ok(predicates) => known
@@ -46,7 +48,8 @@ pub(super) fn explain(command: Explain, out: &mut dyn Write) -> anyhow::Result<O
         return Ok(Outcome::Problems);
     };
     let Some(world) = World::of(&folder) else { return Ok(Outcome::Problems) };
-    let compiled = RuleSet::compile(&folder.rules, folder.identities.as_ref());
+    let vocabulary = world.language.vocabulary();
+    let compiled = RuleSet::compile_for(&folder.rules, folder.identities.as_ref(), vocabulary);
     let compiled = compiled.and_then(|(set, warnings)| {
         let predicates = reload::predicates(&set)?;
         Ok((set, predicates, warnings))
@@ -60,9 +63,13 @@ pub(super) fn explain(command: Explain, out: &mut dyn Write) -> anyhow::Result<O
     };
     report(&warnings);
     let Explain { user, database, application, address, datasource, default_deny, .. } = command;
+    let protocol = match command.protocol {
+        Spoken::Postgresql => Protocol::POSTGRESQL,
+        Spoken::Redis => Protocol::REDIS,
+    };
     let login = Login {
         datasource: datasource.into(),
-        protocol: crate::name::Protocol::POSTGRESQL,
+        protocol,
         default_deny,
         database: database.unwrap_or_else(|| user.clone()),
         user,
@@ -100,12 +107,14 @@ pub(super) fn explain(command: Explain, out: &mut dyn Write) -> anyhow::Result<O
 struct World<'a> {
     schema: Option<&'a SourceFile>,
     limits: AnalyzerLimits,
+    language: Language,
 }
 
 impl<'a> World<'a> {
     /// `None` when the schema is not understood; the problem is reported.
     fn of(folder: &'a Files) -> Option<Self> {
-        let world = Self { schema: folder.schema.as_ref(), limits: AnalyzerLimits::default() };
+        let (schema, language) = (folder.schema.as_ref(), Language::without_configuration());
+        let world = Self { schema, limits: AnalyzerLimits::default(), language };
         if let Some(schema) = world.schema
             && let Err(problems) = reload::catalog(schema, "check")
         {
@@ -120,6 +129,9 @@ impl<'a> World<'a> {
     }
 
     fn understand(&self, text: &str, login: &Login) -> Facts {
+        if login.protocol == Protocol::REDIS {
+            return self.language.command(text);
+        }
         let catalog = self.catalog(&login.database);
         analyze(text, catalog.as_ref(), &reload::default_path(), &self.limits).facts
     }

@@ -8,11 +8,13 @@ use std::io::{self, IsTerminal as _, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+use crate::analysis::redis::Table;
 use crate::config::{Config, Log, LogFormat};
 use crate::policy::Diagnostic;
 use crate::proxy::{self, StartError};
@@ -24,8 +26,8 @@ pub mod rules;
 mod scram_verifier;
 mod sessions;
 
-/// A governance proxy in front of PostgreSQL: masking, row filters, access rules and audit, from
-/// rule files.
+/// A governance proxy in front of PostgreSQL and Redis: masking, row filters, access rules and audit,
+/// from rule files.
 #[derive(Debug, Parser)]
 #[command(name = "portcullis", version = VERSION, max_term_width = 100)]
 struct Cli {
@@ -98,6 +100,13 @@ struct Check {
     schema: Option<PathBuf>,
 }
 
+/// What a session speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Spoken {
+    Postgresql,
+    Redis,
+}
+
 #[derive(Debug, Args)]
 struct Explain {
     /// Who asks
@@ -124,8 +133,11 @@ struct Explain {
     /// CREATE statements of the relations [default: DIR/schema.sql]
     #[arg(long, value_name = "FILE")]
     schema: Option<PathBuf>,
-    /// The statement
-    #[arg(value_name = "SQL")]
+    /// What the session speaks
+    #[arg(long, value_enum, default_value_t = Spoken::Postgresql)]
+    protocol: Spoken,
+    /// The statement, or the command as a line of text
+    #[arg(value_name = "STATEMENT")]
     statement: String,
 }
 
@@ -199,7 +211,9 @@ fn run(command: &Run, out: &mut dyn Write) -> anyhow::Result<Outcome> {
 
 fn check_only(command: &Run, config: &Config, out: &mut dyn Write) -> anyhow::Result<Outcome> {
     let directory = &config.rules.directory;
-    let compiled = reload::Files::read(directory).and_then(|files| reload::compile(&files, 1));
+    let language = reload::Language::new(Arc::new(Table::builtin()), &config.masker);
+    let files = reload::Files::read(directory);
+    let compiled = files.and_then(|files| reload::compile(&files, &language, 1));
     match compiled {
         Ok((active, warnings)) => {
             report(&warnings);
@@ -288,6 +302,8 @@ mod tests {
             ("rules check rules", true),
             ("rules explain --as support --address 10.0.0.1 SELECT", true),
             ("rules explain SELECT", false),
+            ("rules explain --as support --protocol redis GET", true),
+            ("rules explain --as support --protocol memcached GET", false),
             ("rules explain --as u --address x SELECT", false),
             ("rules", false),
             ("auth scram-verifier", true),

@@ -6,9 +6,8 @@
 use std::fmt;
 
 use crate::facts::{Facts, Relation};
-use crate::name::Protocol;
 use crate::policy::{Case, CaseFailure, Diagnostic, Explanation, Login, RuleSet, Severity};
-use crate::reload::{CASE_TEXT_KEY, Files};
+use crate::reload::{CASE_TEXTS, Files, Language};
 
 #[cfg(test)]
 mod tests;
@@ -18,6 +17,8 @@ mod tests;
 pub struct Knowledge<'a> {
     /// Understands a statement as the connection of this login would.
     pub analyze: &'a dyn Fn(&str, &Login) -> Facts,
+    /// What rules may speak of.
+    pub language: &'a Language,
     /// Relations that exist; empty when nothing is known of them.
     pub relations: &'a [&'a Relation],
     /// Parses the filters' predicates and reports those that cannot be enforced.
@@ -51,8 +52,9 @@ pub struct Report {
 /// reported; tests run only when the rules compile.
 pub fn check(folder: &Files, knowledge: Knowledge<'_>) -> Report {
     let mut report = Report { files: folder.rules.len(), ..Report::default() };
-    let cases = Case::read(&folder.rules, CASE_TEXT_KEY, Protocol::POSTGRESQL);
-    let compiled = RuleSet::compile(&folder.rules, folder.identities.as_ref());
+    let cases = Case::read(&folder.rules, CASE_TEXTS);
+    let vocabulary = knowledge.language.vocabulary();
+    let compiled = RuleSet::compile_for(&folder.rules, folder.identities.as_ref(), vocabulary);
     let rules = match compiled {
         Ok((rules, warnings)) => {
             report.diagnostics.extend(warnings);

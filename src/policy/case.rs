@@ -60,6 +60,10 @@ struct Expect {
     /// `schema.relation`. Empty: nothing is filtered.
     filtered: Option<Vec<String>>,
     limited: Option<String>,
+    /// The rule that bounds its arguments.
+    bounded: Option<String>,
+    /// What stands before its names at the server.
+    prefix: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,21 +75,20 @@ enum Denied {
 // === impl Case ===
 
 impl Case {
-    /// Reads the `tests` of rule files. `text_key` is the key the statement stands under,
-    /// `protocol` what its session speaks.
+    /// Reads the `tests` of rule files. `texts` are the keys a statement may stand under, and what
+    /// its session speaks then.
     ///
     /// # Errors
     /// Every problem of every test.
     pub fn read(
         files: &[SourceFile],
-        text_key: &'static str,
-        protocol: Protocol,
+        texts: &'static [(&'static str, Protocol)],
     ) -> Result<Vec<Self>, Vec<Diagnostic>> {
         let mut problems = Problems::default();
         let mut cases = Vec::new();
         for file in files {
             match Document::parse(&file.name, &file.text) {
-                Ok(root) => cases.extend(read_tests(&root, (text_key, protocol), &mut problems)),
+                Ok(root) => cases.extend(read_tests(&root, texts, &mut problems)),
                 Err(list) => problems.extend(list),
             }
         }
@@ -138,33 +141,54 @@ impl fmt::Display for CaseFailure {
 
 // === reading ===
 
-fn read_tests(root: &Node, asked: (&'static str, Protocol), problems: &mut Problems) -> Vec<Case> {
+fn read_tests(
+    root: &Node,
+    texts: &'static [(&'static str, Protocol)],
+    problems: &mut Problems,
+) -> Vec<Case> {
     let Some(mut map) = MapReader::new(root, problems) else { return Vec::new() };
     // The other keys of the file are the rules', read elsewhere.
     let Some(node) = map.optional("tests") else { return Vec::new() };
     let nodes = bounded(node, problems);
-    nodes.iter().filter_map(|node| case(node, asked, problems)).collect()
+    nodes.iter().filter_map(|node| case(node, texts, problems)).collect()
 }
 
 fn case(
     node: &Node,
-    (text_key, protocol): (&'static str, Protocol),
+    texts: &'static [(&'static str, Protocol)],
     problems: &mut Problems,
 ) -> Option<Case> {
     let mut map = MapReader::new(node, problems)?;
     let name = map.required("name", problems).and_then(|node| shown_text(node, problems));
-    let who = map.required("as", problems).and_then(|node| who(node, protocol, problems));
-    let text = map.required(text_key, problems).and_then(|node| node.string(problems));
+    let said = said(&mut map, texts, problems);
+    let asks = map.required("as", problems).zip(said);
+    let who = asks.and_then(|(node, (_, protocol))| who(node, protocol, problems));
     let expect = map.required("expect", problems).and_then(|node| expect(node, problems));
-    map.unsupported(&["command"], problems);
     map.finish(problems);
     Some(Case {
         name: name?.into(),
         span: node.span.clone(),
-        text: text?.to_owned(),
+        text: said?.0.to_owned(),
         who: who?,
         expect: expect?,
     })
+}
+
+/// The statement, under one of these keys, and what its session speaks.
+fn said<'n>(
+    map: &mut MapReader<'n>,
+    texts: &[(&'static str, Protocol)],
+    problems: &mut Problems,
+) -> Option<(&'n str, Protocol)> {
+    let found = texts.iter().filter_map(|(key, protocol)| Some((map.optional(key)?, *protocol)));
+    match found.collect::<Vec<_>>().as_slice() {
+        [(node, protocol)] => Some((node.string(problems)?, *protocol)),
+        [] | [_, _, ..] => {
+            let keys: Vec<_> = texts.iter().map(|(key, _)| format!("`{key}`")).collect();
+            problems.error(map.span(), format!("a test has one of {}", keys.join(", ")));
+            None
+        }
+    }
 }
 
 fn who(node: &Node, protocol: Protocol, problems: &mut Problems) -> Option<Who> {
@@ -234,17 +258,23 @@ fn expect(node: &Node, problems: &mut Problems) -> Option<Expect> {
     let filtered = map.optional("filtered").and_then(|node| node.strings(problems));
     let filtered =
         filtered.map(|texts| texts.into_iter().map(|(text, _)| text.to_owned()).collect());
-    let limited = map.optional("limited").and_then(|node| node.string(problems));
+    let mut text =
+        |key| map.optional(key).and_then(|node| node.string(problems)).map(str::to_owned);
+    let (limited, bounded, prefix) = (text("limited"), text("bounded"), text("prefix"));
     map.finish(problems);
-    let expect = Expect { allowed, denied, masked, filtered, limited: limited.map(str::to_owned) };
+    let expect = Expect { allowed, denied, masked, filtered, limited, bounded, prefix };
     let permits = expect.allowed
         || expect.masked.is_some()
         || expect.filtered.is_some()
-        || expect.limited.is_some();
+        || expect.limited.is_some()
+        || expect.bounded.is_some()
+        || expect.prefix.is_some();
     if permits == expect.denied.is_some() {
         problems.push(
             Diagnostic::error(&node.span, "expected either `denied` or what comes with permission")
-                .with_help("masked, filtered, limited and allowed can be combined"),
+                .with_help(
+                    "masked, filtered, limited, bounded, prefix and allowed can be combined",
+                ),
         );
         return None;
     }
@@ -272,6 +302,8 @@ impl Expect {
                 let mut wrong = self.wrong_masks(allowed);
                 wrong.extend(self.wrong_filters(allowed));
                 wrong.extend(self.wrong_limit(allowed));
+                wrong.extend(self.wrong_bound(allowed));
+                wrong.extend(self.wrong_prefix(allowed));
                 wrong
             }
         }
@@ -279,17 +311,16 @@ impl Expect {
 
     fn wrong_masks(&self, allowed: &Allowed) -> Vec<String> {
         let Some(expected) = &self.masked else { return Vec::new() };
-        let found: Vec<(String, &str)> = allowed
-            .governances
-            .iter()
-            .flat_map(|governance| {
-                let path = &governance.relation.path;
-                governance
-                    .masks
-                    .iter()
-                    .map(move |mask| (format!("{path}.{}", mask.column), mask.function.name()))
-            })
-            .collect();
+        let columns = allowed.governances.iter().flat_map(|governance| {
+            let path = &governance.relation.path;
+            governance
+                .masks
+                .iter()
+                .map(move |mask| (format!("{path}.{}", mask.column), mask.function.name()))
+        });
+        let values = allowed.values.iter().flat_map(|governance| &governance.masks);
+        let values = values.map(|mask| (mask.pattern.to_string(), mask.function.name()));
+        let found: Vec<(String, &str)> = columns.chain(values).collect();
         if expected.is_empty() {
             let unwanted = found.iter().map(|(column, _)| format!("`{column}` is masked"));
             return unwanted.collect();
@@ -325,6 +356,23 @@ impl Expect {
             .filter(|name| !found.iter().any(|path| ends_with_name(path, name)))
             .map(|name| format!("expected `{name}` filtered, it is not"))
             .collect()
+    }
+
+    fn wrong_bound(&self, allowed: &Allowed) -> Option<String> {
+        let rule = self.bounded.as_ref()?;
+        let found = allowed.bounds.iter().any(|bound| *bound.rule.0 == **rule);
+        (!found).then(|| format!("expected bounded by `{rule}`, it is not"))
+    }
+
+    fn wrong_prefix(&self, allowed: &Allowed) -> Option<String> {
+        let prefix = self.prefix.as_ref()?;
+        match &allowed.tenancy {
+            Some(tenancy) if *tenancy.prefix == **prefix => None,
+            Some(tenancy) => {
+                Some(format!("expected the prefix `{prefix}`, got `{}`", tenancy.prefix))
+            }
+            None => Some(format!("expected the prefix `{prefix}`, there is none")),
+        }
     }
 
     fn wrong_limit(&self, allowed: &Allowed) -> Option<String> {

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, AdminState, EndRequest, Ended, KeyReport, Rights, Status};
+use crate::analysis::redis::Table;
 use crate::analysis::{Analyzer, AnalyzerLimits};
 use crate::audit::{self, Queue};
 use crate::auth::{Authenticator, Logins};
@@ -24,7 +25,7 @@ use crate::config::{self, Config, Listen, Port, Protocol};
 use crate::event::{Event, EventKind, Instance, Now};
 use crate::metrics::{Build, DatasourceLabels, Metrics};
 use crate::policy::{ApiKey, Diagnostic, RuleSet, Throttles};
-use crate::reload::{self, Certificate, Certificates, Reloader, Surroundings};
+use crate::reload::{self, Certificate, Certificates, Language, Reloader, Surroundings};
 use crate::session::Session;
 use crate::session::gate::PlanCache;
 use crate::tls::{LookAt, UpstreamTls};
@@ -97,7 +98,9 @@ impl From<anyhow::Error> for StartError {
 /// # Errors
 /// Something kept it from coming up, or the audit trail could not be closed.
 pub async fn run(config: Config, commit: &str) -> Result<(), StartError> {
-    let (rules, digest) = reload::first(&config.rules.directory).map_err(StartError::Rules)?;
+    let language = Language::new(Arc::new(Table::builtin()), &config.masker);
+    let first = reload::first(&config.rules.directory, &language);
+    let (rules, digest) = first.map_err(StartError::Rules)?;
     config.fits(&rules.set).map_err(anyhow::Error::msg)?;
     let rules = Arc::new(ArcSwap::from_pointee(rules));
     let sockets = Sockets::bind(&config)?;
@@ -126,7 +129,7 @@ pub async fn run(config: Config, commit: &str) -> Result<(), StartError> {
         limits: drive_limits(&config),
     });
     lifecycle(&shared, "start").await;
-    let process = Process::start(&config, &shared, sockets, digest).await?;
+    let process = Process::start(&config, &shared, sockets, (digest, language)).await?;
     process.stay(&shared, config.limits.drain_timeout).await?;
     lifecycle(&shared, "stop").await;
     writer.close().await.context("write out the audit trail")?;
@@ -152,7 +155,7 @@ impl Process {
         config: &Config,
         shared: &Arc<Shared>,
         sockets: Sockets,
-        tried: [u8; 32],
+        (tried, language): ([u8; 32], Language),
     ) -> anyhow::Result<Self> {
         let mut process = Self { listeners: JoinSet::new(), services: JoinSet::new() };
         let mut datasources = Vec::new();
@@ -186,12 +189,13 @@ impl Process {
                     process.listen(entries, &datasource, protocol::postgresql(written, config));
                 }
                 Protocol::Redis => {
-                    process.listen(entries, &datasource, protocol::redis(written, config));
+                    let begin = protocol::redis(written, config, language.table());
+                    process.listen(entries, &datasource, begin);
                 }
             }
             datasources.push(datasource);
         }
-        process.serve_rules(config, shared, tried, (sockets.admin, datasources)).await;
+        process.serve_rules(config, shared, (tried, language), (sockets.admin, datasources)).await;
         Ok(process)
     }
 
@@ -218,7 +222,7 @@ impl Process {
         &mut self,
         config: &Config,
         shared: &Arc<Shared>,
-        tried: [u8; 32],
+        (tried, language): ([u8; 32], Language),
         (admin, datasources): (TcpListener, Vec<Arc<Datasource<Upstream>>>),
     ) {
         let (reload, requests) = mpsc::channel(RELOAD_REQUESTS_MAX);
@@ -237,6 +241,7 @@ impl Process {
                     status: Arc::clone(&shared.status),
                     metrics: Arc::clone(&shared.metrics),
                     audit: shared.audit.clone(),
+                    language,
                     fits: Box::new(move |rules| fitting.fits(rules)),
                     swapped: Box::new(move |rules| end_withdrawn(&ending, rules)),
                     now: Box::new(move || clock.now()),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::listener::Origin;
 use super::uid::Birth;
+use crate::analysis::redis::Table;
 use crate::config::{self, Config, ServerAddress};
 use crate::event::Now;
 use crate::session::auth::Authentication;
@@ -42,6 +43,7 @@ pub(super) fn postgresql(
 pub(super) fn redis(
     datasource: &config::Datasource,
     config: &Config,
+    table: &Arc<Table>,
 ) -> impl Fn(&Birth, Origin, Now) -> RespSession + Clone + Send + Sync + 'static {
     let remote = Arc::new(RespConfig {
         datasource: Arc::clone(&datasource.name),
@@ -49,7 +51,7 @@ pub(super) fn redis(
         tls: tls_mode(datasource),
         authentication: datasource.authentication.clone(),
         server: recorded(&datasource.upstream),
-        table: Arc::new(crate::analysis::redis::Table::builtin()),
+        table: Arc::clone(table),
         masker: Arc::clone(&config.masker),
         pending_replies_max: config.limits.pending_replies,
     });

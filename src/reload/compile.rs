@@ -1,6 +1,6 @@
 //! From files to rules in force: compile, parse the filters, run the embedded tests.
 
-use super::Files;
+use super::{Files, Language};
 use crate::analysis::sql::{Predicates, analyze, check_mask};
 use crate::analysis::{AnalyzerLimits, Catalog, SearchPath};
 use crate::facts::Facts;
@@ -14,11 +14,13 @@ use crate::session::gate::ActiveRules;
 /// Every problem: of the files, of the filters' predicates, and each test that came out wrong.
 pub fn compile(
     files: &Files,
+    language: &Language,
     generation: u64,
 ) -> Result<(ActiveRules, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let (set, warnings) = RuleSet::compile(&files.rules, files.identities.as_ref())?;
+    let (set, warnings) =
+        RuleSet::compile_for(&files.rules, files.identities.as_ref(), language.vocabulary())?;
     let predicates = predicates(&set)?;
-    let failures = run_cases(&set, files)?;
+    let failures = run_cases(&set, files, language)?;
     if !failures.is_empty() {
         return Err(failures);
     }
@@ -74,8 +76,12 @@ pub fn default_path() -> SearchPath {
 }
 
 /// Runs the tests of the files; what came out wrong is a problem like any other.
-fn run_cases(set: &RuleSet, files: &Files) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
-    let cases = Case::read(&files.rules, CASE_TEXT_KEY, Protocol::POSTGRESQL)?;
+fn run_cases(
+    set: &RuleSet,
+    files: &Files,
+    language: &Language,
+) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
+    let cases = Case::read(&files.rules, CASE_TEXTS)?;
     if cases.is_empty() {
         return Ok(Vec::new());
     }
@@ -87,6 +93,9 @@ fn run_cases(set: &RuleSet, files: &Files) -> Result<Vec<Diagnostic>, Vec<Diagno
     let limits = AnalyzerLimits::default();
     let path = default_path();
     let understand = |text: &str, login: &Login| -> Facts {
+        if login.protocol == Protocol::REDIS {
+            return language.command(text);
+        }
         let catalog = schema.and_then(|schema| catalog(schema, &login.database).ok());
         analyze(text, catalog.as_ref(), &path, &limits).facts
     };
@@ -126,8 +135,9 @@ fn place(start: &Span, text: &str, offset: usize) -> Span {
     }
 }
 
-/// The key a test's statement stands under.
-pub const CASE_TEXT_KEY: &str = "sql";
+/// The keys a test's statement or command stands under, and what its session speaks then.
+pub const CASE_TEXTS: &[(&str, Protocol)] =
+    &[("sql", Protocol::POSTGRESQL), ("command", Protocol::REDIS)];
 
 #[cfg(test)]
 mod tests {

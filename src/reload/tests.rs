@@ -46,7 +46,8 @@ impl Bench {
     fn new(poll: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("r.yaml"), GOOD).unwrap();
-        let (active, tried) = first(folder.path()).unwrap();
+        let language = Language::without_configuration();
+        let (active, tried) = first(folder.path(), &language).unwrap();
         let rules = Arc::new(ArcSwap::from_pointee(active));
         let build = Build { version: "0", commit: "0", started_us: 0 };
         let metrics = Metrics::new(build, &[]).unwrap();
@@ -62,6 +63,7 @@ impl Bench {
         let sink = Box::new(Recorded(Arc::clone(&recorded)));
         let (audit, writer) = start_with(&config, sink, Arc::clone(&metrics));
         let surroundings = Surroundings {
+            language,
             datasources: vec![("demo".into(), Arc::new(Analyzer::default()))],
             status: Arc::clone(&status),
             metrics,

@@ -164,7 +164,9 @@ fn an_account_that_is_of_no_use_is_told_to_nobody_outside() {
     let answer = certified.connect(proxy.address()).command(&["AUTH", "support", PASSWORD]);
     let text = answer.error();
     assert!(!text.contains("app") && !text.starts_with("WRONGPASS"), "{text}");
-    assert!(proxy.log().contains("the account of `upstream_login` was of no use"));
+    wait_until("the log says why", SOON, || {
+        proxy.log().contains("the account of `upstream_login` was of no use")
+    });
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::facts::{Access, AccessMode, Action, Certainty, Verb, Why};
-use crate::name::RelationPath;
+use crate::name::{Protocol, RelationPath};
 use crate::policy::SourceFile;
 
 fn demo() -> Files {
@@ -65,7 +65,12 @@ fn checked(folder: &Files) -> Report {
     let relations: Vec<&Relation> = relations.iter().collect();
     check(
         folder,
-        Knowledge { analyze: &analyze, relations: &relations, predicates: &|_| Vec::new() },
+        Knowledge {
+            analyze: &analyze,
+            language: &Language::without_configuration(),
+            relations: &relations,
+            predicates: &|_| Vec::new(),
+        },
     )
 }
 

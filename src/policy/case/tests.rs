@@ -32,7 +32,8 @@ fn analyze(_text: &str, _login: &Login) -> Facts {
 
 fn read(test: &str) -> Result<Vec<Case>, Vec<Diagnostic>> {
     let text = format!("{RULES}tests:\n  - {{name: n, {test}}}\n");
-    Case::read(&[SourceFile { name: "r.yaml".to_owned(), text }], "text", Protocol::POSTGRESQL)
+    let texts = &[("text", Protocol::POSTGRESQL), ("line", Protocol::REDIS)];
+    Case::read(&[SourceFile { name: "r.yaml".to_owned(), text }], texts)
 }
 
 /// Runs one test as `who` with this expectation; compares what is wrong, empty for nothing.
@@ -81,7 +82,7 @@ fn expectations_are_compared_with_the_decision() {
 fn mistakes_in_tests_are_named() {
     let ok = "as: {user: a}, text: q";
     for (test, expected) in [
-        ("as: {user: a}, expect: {allowed: true}", "`text` is missing"),
+        ("as: {user: a}, expect: {allowed: true}", "a test has one of `text`, `line`"),
         ("as: {user: a}, statement: q, expect: {allowed: true}", "unknown key `statement`"),
         (&format!("{ok}, expect: {{}}"), "expected either `denied`"),
         (&format!("{ok}, expect: {{denied: true, masked: {{}}}}"), "expected either `denied`"),
@@ -92,5 +93,27 @@ fn mistakes_in_tests_are_named() {
         let problems = read(test).unwrap_err();
         let found: Vec<String> = problems.iter().map(ToString::to_string).collect();
         assert!(found.iter().any(|problem| problem.contains(expected)), "{test}: {found:?}");
+    }
+}
+
+#[test]
+fn a_test_says_what_its_session_speaks_by_its_key() {
+    let both = "as: {user: a}, text: q, line: get, expect: {allowed: true}";
+    let none = "as: {user: a}, expect: {allowed: true}";
+    for wrong in [both, none] {
+        let found = read(wrong).unwrap_err();
+        assert_eq!(found[0].message, "a test has one of `text`, `line`", "{wrong}");
+    }
+    let file = SourceFile { name: "r.yaml".to_owned(), text: RULES.to_owned() };
+    let rules = RuleSet::compile(&[file], None).unwrap().0;
+    for (key, protocol) in [("text", Protocol::POSTGRESQL), ("line", Protocol::REDIS)] {
+        let cases = read(&format!("as: {{user: a}}, {key}: q, expect: {{allowed: true}}")).unwrap();
+        let heard = std::cell::Cell::new(None);
+        let understand = |text: &str, login: &Login| {
+            heard.set(Some(login.protocol));
+            analyze(text, login)
+        };
+        let _ = Case::run(&rules, &cases, &understand);
+        assert_eq!(heard.get(), Some(protocol));
     }
 }

@@ -100,8 +100,14 @@ impl Talk {
                     self.core.refuse(call, &store_refusal(NOPERM, text));
                     continue;
                 }
-                Scan::Command { len, form } => (len, Whole::Command(form)),
-                Scan::Head { len, last: _ } => (len, Whole::Head),
+                Scan::Command { len, form } => {
+                    self.core.announced = None;
+                    (len, Whole::Command(form))
+                }
+                Scan::Head { len, last } => {
+                    self.core.announced = Some(last);
+                    (len, Whole::Head)
+                }
             };
             let args = self.scanner.args(input);
             match (self.core.command(call, config, &args), form) {
@@ -168,8 +174,7 @@ impl Core {
             | Role::Never => {}
         }
         let Some(who) = &self.who else {
-            self.say(call, words::error(NO_AUTH));
-            return Step::Drop;
+            return self.tell_refused(call, Some(command), NO_AUTH);
         };
         let mut uses = std::mem::take(&mut self.uses);
         let understood = command.uses(args, &mut uses);
@@ -192,12 +197,19 @@ impl Core {
         (command, args): (&Command, &Arguments<'_>),
         plan: Arc<StorePlan>,
     ) -> Step {
-        if let StoreVerdict::Refuse(refusal) = &plan.verdict {
-            if let (Role::Answered(answered), false) = (command.role, plan.refused_by_rule()) {
+        match (&plan.verdict, command.role) {
+            (StoreVerdict::Forward, _) => {}
+            (StoreVerdict::Closed(_), Role::Answered(answered)) if self.multi == Multi::None => {
                 return self.answer(call, (answered, args), plan);
             }
-            let refusal = refusal.clone();
-            return self.refuse_command(call, command, plan, &refusal);
+            (StoreVerdict::Closed(refusal) | StoreVerdict::Refuse(refusal), _) => {
+                let refusal = refusal.clone();
+                return self.refuse_command(call, command, plan, &refusal);
+            }
+        }
+        if let Err(refusal) = plan.within_bounds(args, &self.uses, self.announced) {
+            let plan = Arc::new(StorePlan::refused(Some(command), refusal.clone()));
+            return self.refuse_planned(call, plan, &refusal, None);
         }
         if let Err(refusal) = admit_command(call.turn, &plan) {
             let rule = refusal.rule.clone();
@@ -431,11 +443,6 @@ impl Core {
         (answered, args): (Answered, &Arguments<'_>),
         plan: Arc<StorePlan>,
     ) -> Step {
-        if self.multi != Multi::None {
-            let StoreVerdict::Refuse(refusal) = &plan.verdict else { return Step::Drop };
-            let refusal = refusal.clone();
-            return self.refuse_planned(call, plan, &refusal, None);
-        }
         let user = self.who.as_ref().map_or(DEFAULT_USER, |who| &who.login().user);
         match answer(answered, (user, self.version), args) {
             Answer::Say(bytes) => {

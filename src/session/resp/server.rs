@@ -8,6 +8,7 @@ use super::answers::reduce;
 use super::pending::Expect;
 use super::reshape::{Owed, Step, With};
 use super::talk::{Core, Multi, Parting, Queued, UnderWay};
+use super::words;
 use crate::analysis::redis::Subscribed;
 use crate::event::StoreError;
 use crate::session::Effect;
@@ -109,6 +110,15 @@ impl Core {
             Kind::Message => return self.pass_unasked(call, input),
             Kind::Confirmation => return self.confirmation(call, input),
             Kind::Answer => {}
+        }
+        if input.first() == Some(&b'-') {
+            let Some(line) = line(input) else { return Ok(Go::Wait) };
+            if let Some(text) = words::redirection(line) {
+                let rest = input.split_off(line.len());
+                input.clear();
+                input.extend_from_slice(text.as_bytes());
+                input.unsplit(rest);
+            }
         }
         match self.pending.head() {
             None if self.monitoring => self.pass_unasked(call, input),

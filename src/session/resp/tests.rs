@@ -46,9 +46,9 @@ fn a_refused_command_is_answered_in_its_place_and_never_sent() {
         "$1\r\n1\r\n-NOPERM rule `no-secrets`: a rule refuses this statement (request s.3)\r\n",
     );
     run.server("$1\r\n2\r\n", "$1\r\n2\r\n");
-    let decided = run.events.iter().filter_map(|event| match &event.kind {
-        EventKind::CommandsDecided { run, .. } => Some((event.number, run.count)),
-        _ => None,
+    let decided = run.events.iter().filter_map(|event| {
+        let EventKind::CommandsDecided { run, .. } = &event.kind else { return None };
+        Some((event.number, run.count))
     });
     assert_eq!(decided.collect::<Vec<_>>(), [(2, 1), (3, 1), (4, 1)]);
 }
@@ -139,6 +139,17 @@ fn a_long_value_is_streamed_or_dropped_as_its_command_is_judged() {
 }
 
 #[test]
+fn nobody_is_sent_to_another_server() {
+    let world = world();
+    let mut run = Run::new(&world);
+    run.client(&[GET_FREE, GET_PII].concat(), &[GET_FREE, GET_PII].concat());
+    run.feed(Side::Server, b"-MOVED 3999 10.0.0.7:6381\r\n-ASK 3999 10.0.0.8:6381\r\n");
+    let got = String::from_utf8(run.to_client).unwrap();
+    assert_eq!(got.matches("-ERR the key is on another node").count(), 2, "{got}");
+    assert!(!got.contains("10.0.0."), "{got}");
+}
+
+#[test]
 fn outcomes_that_never_came_are_not_made_up() {
     let world = world();
     let mut run = Run::new(&world);
@@ -146,10 +157,12 @@ fn outcomes_that_never_came_are_not_made_up() {
     run.client(&three, &three);
     run.server("$1\r\n1\r\n", "$1\r\n1\r\n");
     run.end(EndCause::ServerGone);
-    let counts = run.events.iter().filter_map(|event| match &event.kind {
-        EventKind::CommandsDecided { run, .. } => Some(("decided", run.count)),
-        EventKind::CommandsCompleted { run, .. } => Some(("completed", run.count)),
-        _ => None,
+    let counts = run.events.iter().filter_map(|event| {
+        if let EventKind::CommandsDecided { run, .. } = &event.kind {
+            return Some(("decided", run.count));
+        }
+        let EventKind::CommandsCompleted { run, .. } = &event.kind else { return None };
+        Some(("completed", run.count))
     });
     assert_eq!(counts.collect::<Vec<_>>(), [("decided", 3), ("completed", 1)]);
 }

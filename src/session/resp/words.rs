@@ -72,6 +72,19 @@ pub(super) fn not_while_subscribed(name: &str) -> Bytes {
     ))
 }
 
+/// What stands for an error that would send the client to another server: past the rules, and to an
+/// address it need not know. Without its minus sign in front no error is one.
+pub(super) fn redirection(line: &[u8]) -> Option<&'static str> {
+    let word = line.split(|byte| *byte == b' ').next().unwrap_or_default();
+    match word {
+        b"-MOVED" | b"-ASK" => Some(
+            "-ERR the key is on another node of a cluster; the proxy does not follow there, \
+             configure a datasource for each node or use a server that is no cluster",
+        ),
+        _ => None,
+    }
+}
+
 fn printable(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -109,5 +122,6 @@ pub(super) const NO_AUTH_HELLO: &str = "NOAUTH HELLO must be called with the cli
 pub(super) const WRONG_PASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 /// The server wants no reply sent to the next command.
 pub(super) const SKIP: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$4\r\nSKIP\r\n";
+pub(super) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 pub(super) const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
 pub(super) const EXEC_ABORT: &str = "EXECABORT Transaction discarded because of previous errors.";
