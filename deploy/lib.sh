@@ -57,10 +57,12 @@ missing_packages() {
         ;;
       libclang) has_libclang || echo libclang-dev ;;
       compiler) command -v cc >/dev/null || echo gcc libc6-dev ;;
-      redis-server | pgbouncer)
+      redis-server | pgbouncer | nutcracker)
         command -v "$need" >/dev/null || [[ -x /usr/sbin/$need ]] || echo "$need" ;;
       make) command -v make >/dev/null || echo make ;;
       xz) command -v xz >/dev/null || echo xz-utils ;;
+      tcl) command -v tclsh >/dev/null || echo tcl ;;
+      tcl-tls) echo 'package require tls' | tclsh >/dev/null 2>&1 || echo tcl-tls ;;
       openssl) command -v openssl >/dev/null || echo openssl ;;
       python3-venv) has_venv || echo python3-venv ;;
       python3-dev) has_python_headers || echo python3-dev ;;

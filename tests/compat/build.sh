@@ -34,16 +34,16 @@ build_postgres() {
   touch "$source_dir/.built"
 }
 
-# Source packages by a configuration of our own: the mirrors of the system's list, for sources.
+# Source packages by a configuration of our own: where the system gets its packages, for sources.
 fetch_source() {
-  local package=$1 version=$2 suite
-  mkdir -p lists/partial archives/partial sources empty
-  suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
-  local key=/usr/share/keyrings/debian-archive-keyring.gpg
-  printf 'Types: deb-src\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n\n' \
-    "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" "$suite $suite-updates" "$key" \
-    "${DEBIAN_SECURITY_MIRROR:-http://deb.debian.org/debian-security}" "$suite-security" "$key" \
-    >sources/source.sources
+  local package=$1 version=$2 list
+  mkdir -p lists/partial archives/partial sources
+  for list in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
+    case $list in
+      *.sources) sed 's/^Types:.*/Types: deb-src/' "$list" >"sources/${list##*/}" ;;
+      *.list) [[ ! -f $list ]] || sed -n 's/^deb /deb-src /p' "$list" >"sources/${list##*/}" ;;
+    esac
+  done
   cat >apt.conf <<CONF
 Dir::Etc::SourceList "/dev/null";
 Dir::Etc::SourceParts "$PWD/sources";
@@ -52,7 +52,9 @@ Dir::Cache "$PWD/archives";
 APT::Sandbox::User "";
 CONF
   export APT_CONFIG=$PWD/apt.conf
-  apt-get update >apt.log 2>&1 && apt-get source -q "$package=$version" >>apt.log 2>&1
+  # A place of others that has no sources is no reason to give up.
+  apt-get update >apt.log 2>&1 || true
+  apt-get source -q "$package=$version" >>apt.log 2>&1
 }
 
 # Only what the suites need; the server and psql are the installed ones.

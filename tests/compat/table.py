@@ -8,8 +8,26 @@ import re
 import sys
 import xml.etree.ElementTree
 
-SUITES = ["regress", "libpq_pipeline", "asyncpg"]
-MODES = ["direct", "relay", "terminated", "opened"]
+# Per table: its suites, and its modes with their headings.
+TABLES = [
+    (
+        ["regress", "libpq_pipeline", "asyncpg"],
+        {
+            "direct": "directly",
+            "relay": "relay",
+            "terminated": "terminated SCRAM + TLS",
+            "opened": "relay, doors opened by a rule",
+        },
+    ),
+    (
+        ["redis_tcl", "redis_py_2", "redis_py_3"],
+        {
+            "direct": "directly",
+            "opened": "relay, doors opened by a rule",
+            "terminated": "terminated password + TLS, doors opened by a rule",
+        },
+    ),
+]
 BEGIN, END = "<!-- suites: begin -->", "<!-- suites: end -->"
 
 
@@ -29,10 +47,14 @@ def read_libpq_pipeline(log):
 
 
 def read_asyncpg(log):
+    yield from read_junit(log, lambda classname: classname.split(".")[-1])
+
+
+def read_junit(log, shorten):
     """JUnit reports: of all tests, then of further tries of those that failed."""
     for report in re.findall(r"<testsuites.*?</testsuites>", log, re.DOTALL):
         for case in xml.etree.ElementTree.fromstring(report).iter("testcase"):
-            name = f"{case.get('classname', '').split('.')[-1]}.{case.get('name')}"
+            name = f"{shorten(case.get('classname', ''))}.{case.get('name')}"
             kinds = {child.tag for child in case}
             if kinds & {"failure", "error"}:
                 yield name, "failed"
@@ -40,10 +62,31 @@ def read_asyncpg(log):
                 yield name, "skipped" if "skipped" in kinds else "ok"
 
 
+def read_redis_tcl(log):
+    """`[ok]: name (3 ms)`, `[err]: name in file`, with colours; units announce themselves."""
+    unit, seen = "", collections.Counter()
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", log).splitlines():
+        if found := re.match(r"^\[?Testing (\S+?)\]?$", line):
+            unit = found[1]
+        elif found := re.match(r"^\[(ok|err|exception|timeout)\]: (.*)", line):
+            name = re.sub(r" (\(\d+ ms\)|in tests/\S+)$", "", found[2])
+            seen[unit, name] += 1
+            again = f" #{seen[unit, name]}" if seen[unit, name] > 1 else ""
+            yield f"{unit}: {name}{again}", "ok" if found[1] == "ok" else "failed"
+
+
+def read_redis_py(log):
+    """The same by module: classes of the synchronous and the asynchronous tests share names."""
+    yield from read_junit(log, lambda classname: classname.removeprefix("tests."))
+
+
 READERS = {
     "regress": read_regress,
     "libpq_pipeline": read_libpq_pipeline,
     "asyncpg": read_asyncpg,
+    "redis_tcl": read_redis_tcl,
+    "redis_py_2": read_redis_py,
+    "redis_py_3": read_redis_py,
 }
 
 
@@ -70,34 +113,36 @@ def explain(differences, suite, mode, test):
     return None
 
 
-def table(results, differences, versions):
-    """The table's lines, and the differences nobody explained."""
-    versions = dict(rows(versions))
-    lines = [
-        "| suite | version | directly | relay | terminated SCRAM + TLS | relay, doors opened by a rule |",
-        "|---|---|---|---|---|---|",
-    ]
-    notes, unexplained = [], []
-    for suite in SUITES:
-        runs = {mode: dict(rows(results / f"{suite}.{mode}.tsv")) for mode in MODES}
-        cells = []
-        for mode in MODES:
-            run = {test: result for test, result in runs[mode].items() if result != "skipped"}
-            passed = sum(result == "ok" for result in run.values())
-            skipped = len(runs[mode]) - len(run)
-            note = f", {skipped} skipped" if skipped else ""
-            cells.append(f"{passed} of {len(run)}{note}" if runs[mode] else "not run")
-            if mode != "direct" and runs[mode]:
-                found, missing = compare(suite, mode, runs, differences)
-                notes += found
-                unexplained += missing
-        lines.append(f"| {suite} | {versions.get(suite, '?')} | " + " | ".join(cells) + " |")
-        for test, result in runs["direct"].items():
-            if result == "failed":
-                why = explain(differences, suite, "direct", test) or "fails without the proxy"
-                notes.append(f"- {suite}, `{test}`, directly: {why}")
-    lines += ["", *(notes or ["No test passes directly and fails through the proxy."])]
-    return lines, unexplained
+def tables(results, differences, versions):
+    """The tables' lines, and the differences nobody explained."""
+    versions = dict(row for path in sorted(versions.glob("versions*.tsv")) for row in rows(path))
+    lines, unexplained = [], []
+    for suites, modes in TABLES:
+        lines.append("| suite | version | " + " | ".join(modes.values()) + " |")
+        lines.append("|---" * (len(modes) + 2) + "|")
+        notes = []
+        for suite in suites:
+            runs = {mode: dict(rows(results / f"{suite}.{mode}.tsv")) for mode in modes}
+            cells = [cell(runs[mode]) for mode in modes]
+            lines.append(f"| {suite} | {versions.get(suite, '?')} | " + " | ".join(cells) + " |")
+            for mode in modes:
+                if mode != "direct" and runs[mode]:
+                    found, missing = compare(suite, mode, runs, differences)
+                    notes += found
+                    unexplained += missing
+            for test, result in runs["direct"].items():
+                if result == "failed":
+                    why = explain(differences, suite, "direct", test) or "fails without the proxy"
+                    notes.append(f"- {suite}, `{test}`, directly: {why}")
+        lines += ["", *(notes or ["No test passes directly and fails through the proxy."]), ""]
+    return lines[:-1], unexplained
+
+
+def cell(run):
+    counted = [result for result in run.values() if result != "skipped"]
+    skipped = len(run) - len(counted)
+    note = f", {skipped} skipped" if skipped else ""
+    return f"{counted.count('ok')} of {len(counted)}{note}" if run else "not run"
 
 
 def compare(suite, mode, runs, differences):
@@ -133,7 +178,7 @@ def main():
     if given.read:
         read(given.read, given.log, given.out)
         return 0
-    lines, unexplained = table(given.results, rows(given.differences), given.versions)
+    lines, unexplained = tables(given.results, rows(given.differences), given.versions)
     print("\n".join(["", *lines]))
     if given.write:
         write(given.write, lines)

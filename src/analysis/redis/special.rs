@@ -211,9 +211,6 @@ fn xread(args: &(impl Args + ?Sized), uses: &mut Uses) -> Result<(), NotUndersto
 fn migrate(args: &(impl Args + ?Sized), uses: &mut Uses) -> Result<(), NotUnderstood> {
     let copied = |at| KeyAt { at, mode: KeyMode::ReadWrite, exposure: Exposure::Copied };
     let single = args.get(3).ok_or(TOO_FEW)?;
-    if !single.is_empty() {
-        uses.keys.push(copied(3));
-    }
     let mut words = Words::new(args, 6);
     while let Some(word) = words.next()? {
         if word.is("AUTH") {
@@ -230,6 +227,8 @@ fn migrate(args: &(impl Args + ?Sized), uses: &mut Uses) -> Result<(), NotUnders
             return Err(SYNTAX);
         }
     }
+    // Without KEYS it is a key even if it is empty.
+    uses.keys.push(copied(3));
     Ok(())
 }
 

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn args(line: &str) -> Vec<&[u8]> {
@@ -254,7 +256,8 @@ fn streams() {
 fn migrate() {
     assert_eq!(used("MIGRATE h 1 k 0 5 COPY REPLACE"), "k:rw:Copied");
     assert_eq!(used("MIGRATE h 1 \"\" 0 5 AUTH KEYS KEYS a b"), "a:rw:Copied b:rw:Copied");
-    assert_eq!(used("MIGRATE h 1 \"\" 0 5 AUTH2 KEYS KEYS"), "");
+    assert_eq!(used("MIGRATE h 1 \"\" 0 5 AUTH2 KEYS KEYS"), ":rw:Copied");
+    assert_eq!(used("MIGRATE h 1 \"\" 0 5 REPLACE"), ":rw:Copied");
     assert_eq!(used("MIGRATE h 1 k 0 5 KEYS a"), "syntax error");
     assert_eq!(used("MIGRATE h 1 k 0 5 OTHER"), "syntax error");
     assert_eq!(used("MIGRATE h 1"), "wrong number of arguments");
@@ -324,4 +327,82 @@ fn facts_name_what_is_used() {
     assert_eq!(keys, [b"a", b"b"]);
     let nothing = facts(copy, [&b"COPY"[..]].as_slice(), &uses);
     assert_eq!(nothing.certainty, Certainty::Unknown(Why::TooLong));
+}
+
+/// Words that mean something to one command or another, numbers that overflow, and anything else.
+fn any_word() -> impl Strategy<Value = Vec<u8>> {
+    let words: Vec<&'static str> = vec![
+        "GET",
+        "IFEQ",
+        "EX",
+        "NX",
+        "BY",
+        "LIMIT",
+        "STORE",
+        "STOREDIST",
+        "COUNT",
+        "STREAMS",
+        "GROUP",
+        "BLOCK",
+        "NOACK",
+        "KEYS",
+        "AUTH",
+        "AUTH2",
+        "COPY",
+        "MATCH",
+        "TYPE",
+        "NOVALUES",
+        "BYSCORE",
+        "BCAST",
+        "PREFIX",
+        "REDIRECT",
+        "SET",
+        "INCRBY",
+        "OVERFLOW",
+        "nosort",
+        "#",
+        "",
+        "0",
+        "1",
+        "2",
+        "3",
+        "-1",
+        "9223372036854775807",
+        "18446744073709551615",
+        "JUSTID",
+        "WITHVALUES",
+    ];
+    let word = proptest::sample::select(words).prop_map(|word| word.as_bytes().to_vec());
+    prop_oneof![4 => word, 1 => proptest::collection::vec(any::<u8>(), 0..4)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn places_are_those_of_arguments(lines in proptest::collection::vec(
+        proptest::collection::vec(any_word(), 0..12), 8,
+    )) {
+        let table = Table::builtin();
+        let mut uses = Uses::default();
+        for (command, line) in table.commands().iter().flat_map(|command| {
+            lines.iter().map(move |line| (command, line))
+        }) {
+            let mut args: Vec<&[u8]> = command.fact.name.split('|').map(str::as_bytes).collect();
+            args.extend(line.iter().map(Vec::as_slice));
+            let args = args.as_slice();
+            let places = |uses: &Uses| -> Vec<usize> {
+                let keys = uses.keys.iter().map(|key| key.at);
+                let channels = uses.channels.iter().map(|channel| channel.at);
+                keys.chain(channels).chain(uses.patterns.iter().copied()).collect()
+            };
+            if command.uses(args, &mut uses).is_ok() {
+                prop_assert!(places(&uses).iter().all(|at| (1..args.len()).contains(at)), "{args:?}");
+                prop_assert_eq!(facts(command, args, &uses).certainty, Certainty::Known);
+            }
+            let _shape = command.shape(args);
+            let once = uses.clone();
+            let _again = command.uses(args, &mut uses);
+            prop_assert_eq!(once, uses.clone(), "uses are made from nothing");
+        }
+    }
 }

@@ -80,7 +80,7 @@ fn what_a_proof_asserts_counts_as_one_more_entry() {
     let credential = Credential::Token(Arc::new(asserted));
     let login = Login { credential, ..login("app", None) };
     let identity = set.identify(login);
-    assert_eq!(identity.roles, ["a", "b"].map(std::sync::Arc::<str>::from));
+    assert_eq!(identity.roles, ["a", "b"].map(Arc::<str>::from));
     let attributes: Vec<_> = identity.attributes.iter().map(|(k, v)| format!("{k}={v}")).collect();
     assert_eq!(attributes, ["region=eu", "team=x"], "who says two tenants has none");
 }

@@ -2,24 +2,20 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BytesMut};
 
 use super::answers::{Answer, answer};
-use super::entering::{DEFAULT_USER, How, Wanted};
-use super::pending::{Expect, Fate, Growing};
+use super::entering::DEFAULT_USER;
+use super::pending::{Expect, Fate};
 use super::reshape::{Job, KeyMasks};
 use super::talk::{Core, Multi, Mute, Streamed};
-use super::words::{self, EXEC_ABORT, NO_AUTH, NO_AUTH_HELLO};
+use super::words::{self, EXEC_ABORT, NO_AUTH};
 use super::{RespConfig, Talk};
 use crate::analysis::redis::{Answered, Args, Command, Found, Role};
-use crate::name::RuleId;
-use crate::session::Effect;
-use crate::session::auth::Secret;
 use crate::session::gate::{
     NOPERM, Refusal, StorePlan, StoreVerdict, Words, admit_command, store_refusal,
 };
 use crate::session::journal::Call;
-use crate::wire::resp::Protocol;
 use crate::wire::resp::request::{Arguments, Form, Refused, RequestLimits, Scan};
 
 impl Args for Arguments<'_> {
@@ -34,7 +30,7 @@ impl Args for Arguments<'_> {
 
 /// What becomes of a command's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     /// They go to the server.
     Forward,
     /// They do not.
@@ -92,6 +88,9 @@ impl Talk {
                 Scan::Incomplete => break,
                 Scan::Drop(bytes) => {
                     input.advance(bytes);
+                    if self.scanner.is_between() {
+                        self.core.nothing_asked();
+                    }
                     continue;
                 }
                 Scan::TooLong(bytes) => {
@@ -101,8 +100,14 @@ impl Talk {
                     self.core.refuse(call, &store_refusal(NOPERM, text));
                     continue;
                 }
-                Scan::Command { len, form } => (len, Whole::Command(form)),
-                Scan::Head { len, last: _ } => (len, Whole::Head),
+                Scan::Command { len, form } => {
+                    self.core.announced = None;
+                    (len, Whole::Command(form))
+                }
+                Scan::Head { len, last } => {
+                    self.core.announced = Some(last);
+                    (len, Whole::Head)
+                }
             };
             let args = self.scanner.args(input);
             match (self.core.command(call, config, &args), form) {
@@ -138,15 +143,20 @@ impl Core {
     fn command(&mut self, call: &mut Call<'_>, config: &RespConfig, args: &Arguments<'_>) -> Step {
         let command = match config.table.find(args) {
             Found::Command(command) => command,
-            Found::Unknown => return self.unknown(call, words::unknown_command(args)),
+            Found::Unknown => return self.unknown(call, None, &words::unknown_command(args)),
             Found::UnknownSubcommand(container) => {
-                return self.unknown(call, words::unknown_subcommand(args, container));
+                return self.unknown(call, None, &words::unknown_subcommand(args, container));
             }
         };
         if !command.arity_fits(args.len()) {
-            return self.unknown(call, words::wrong_arity(&command.fact.name));
+            let text = words::wrong_arity(&command.fact.name);
+            return self.unknown(call, Some(command), &text);
         }
+        let held = args.get(args.len().saturating_sub(1)).is_some();
         match command.role {
+            Role::Quit | Role::Auth | Role::Hello | Role::Reset if !held => {
+                return self.unknown(call, Some(command), "ERR an argument is too long");
+            }
             Role::Quit => return self.quit(call),
             Role::Auth => return self.auth(call, config, args),
             Role::Hello => return self.hello(call, config, args),
@@ -164,15 +174,16 @@ impl Core {
             | Role::Never => {}
         }
         let Some(who) = &self.who else {
-            self.say(call, words::error(NO_AUTH));
-            return Step::Drop;
+            return self.tell_refused(call, Some(command), NO_AUTH);
         };
         let mut uses = std::mem::take(&mut self.uses);
         let understood = command.uses(args, &mut uses);
         let plan = match &understood {
             Ok(()) => self.plans.plan(call.turn, who.class(), (command, args), &uses),
             Err(not) => {
-                Arc::new(StorePlan::refused(Some(command), store_refusal("ERR", not.to_string())))
+                let refusal = store_refusal("ERR", not.to_string());
+                let refusal = Refusal { words: Words::Servers, ..refusal };
+                Arc::new(StorePlan::refused(Some(command), refusal))
             }
         };
         self.uses = uses;
@@ -186,11 +197,18 @@ impl Core {
         (command, args): (&Command, &Arguments<'_>),
         plan: Arc<StorePlan>,
     ) -> Step {
-        if let StoreVerdict::Refuse(refusal) = &plan.verdict {
-            if let (Role::Answered(answered), false) = (command.role, plan.refused_by_rule()) {
+        match (&plan.verdict, command.role) {
+            (StoreVerdict::Forward, _) => {}
+            (StoreVerdict::Closed(_), Role::Answered(answered)) if self.multi == Multi::None => {
                 return self.answer(call, (answered, args), plan);
             }
-            let refusal = refusal.clone();
+            (StoreVerdict::Closed(refusal) | StoreVerdict::Refuse(refusal), _) => {
+                let refusal = refusal.clone();
+                return self.refuse_command(call, command, plan, &refusal);
+            }
+        }
+        if let Err(refusal) = plan.within_bounds(args, &self.uses, self.announced) {
+            let plan = Arc::new(StorePlan::refused(Some(command), refusal.clone()));
             return self.refuse_planned(call, plan, &refusal, None);
         }
         if let Err(refusal) = admit_command(call.turn, &plan) {
@@ -205,12 +223,7 @@ impl Core {
             Role::Select => self.select(call, (command, args), plan),
             Role::ClientReply => self.client_reply(call, args, plan),
             Role::Exec if self.multi == Multi::Tainted => {
-                self.multi = Multi::None;
-                call.out.to_server.extend(b"*1\r\n$7\r\nDISCARD\r\n");
-                let fate = if self.take_mute() { Fate::Mute } else { Fate::Kept };
-                if fate == Fate::Kept {
-                    self.pending.push(Expect::Abort(words::error(EXEC_ABORT)));
-                }
+                self.abort(call, words::error(EXEC_ABORT));
                 self.grow(call, plan, Fate::Kept, None);
                 Step::Drop
             }
@@ -239,10 +252,12 @@ impl Core {
     ) -> Step {
         let pushes = matches!(command.role, Role::Subscribe(_) | Role::Unsubscribe(_));
         // Confirmations come whatever the client says about replies.
-        let muted = self.take_mute() && !pushes;
+        let muted = self.mute_server(call) && !pushes;
         let expect = self.expect((command, args), &plan);
         match command.role {
-            Role::Multi if self.multi == Multi::None => self.multi = Multi::Open,
+            Role::Multi if self.multi == Multi::None && !self.only_subscribed() => {
+                self.multi = Multi::Open;
+            }
             Role::Exec | Role::Discard => self.multi = Multi::None,
             Role::Multi
             | Role::Plain
@@ -259,6 +274,9 @@ impl Core {
             | Role::Reset => {}
         }
         if muted {
+            if command.role == Role::Multi {
+                self.pending.push(Expect::MultiUnheard);
+            }
             self.grow(call, plan, Fate::Mute, None);
         } else {
             self.pending.push(expect);
@@ -357,7 +375,7 @@ impl Core {
         if !self.pending.is_empty() {
             return Step::Wait;
         }
-        if self.take_mute() {
+        if self.mute_server(call) {
             self.close_run(call);
             self.database = number;
             self.grow(call, plan, Fate::Mute, None);
@@ -382,13 +400,14 @@ impl Core {
             self.grow(call, plan, Fate::Mute, None);
             return Step::Forward;
         } else if word.eq_ignore_ascii_case(b"skip") {
+            // The server is told with the command it is about: one that is refused is not its.
             if self.mute == Mute::No {
                 self.mute = Mute::Once;
             }
-            self.grow(call, plan, Fate::Mute, None);
-            return Step::Forward;
+            self.grow(call, plan, Fate::Kept, None);
+            return Step::Drop;
         }
-        if self.take_mute() {
+        if self.mute_server(call) {
             self.grow(call, plan, Fate::Mute, None);
         } else {
             self.pending.push(Expect::Plain(1));
@@ -397,8 +416,16 @@ impl Core {
         Step::Forward
     }
 
+    /// The same for a command that goes to the server, which is told.
+    pub(super) fn mute_server(&mut self, call: &mut Call<'_>) -> bool {
+        if self.mute == Mute::Once {
+            call.out.to_server.extend(words::SKIP);
+        }
+        self.take_mute()
+    }
+
     /// Whether the client wants no reply to the command at hand.
-    fn take_mute(&mut self) -> bool {
+    pub(super) fn take_mute(&mut self) -> bool {
         match self.mute {
             Mute::No => false,
             Mute::Once => {
@@ -416,11 +443,6 @@ impl Core {
         (answered, args): (Answered, &Arguments<'_>),
         plan: Arc<StorePlan>,
     ) -> Step {
-        if self.multi != Multi::None {
-            let StoreVerdict::Refuse(refusal) = &plan.verdict else { return Step::Drop };
-            let refusal = refusal.clone();
-            return self.refuse_planned(call, plan, &refusal, None);
-        }
         let user = self.who.as_ref().map_or(DEFAULT_USER, |who| &who.login().user);
         match answer(answered, (user, self.version), args) {
             Answer::Say(bytes) => {
@@ -431,7 +453,7 @@ impl Core {
                 Step::Drop
             }
             Answer::Ask(expect) => {
-                if self.take_mute() {
+                if self.mute_server(call) {
                     self.grow(call, plan, Fate::Mute, None);
                 } else {
                     self.pending.push(expect);
@@ -440,224 +462,6 @@ impl Core {
                 Step::Forward
             }
         }
-    }
-
-    // === Refusals ===
-
-    /// What is no command, or none in this form.
-    fn unknown(&mut self, call: &mut Call<'_>, bytes: Bytes) -> Step {
-        let refusal = Refusal { words: Words::Servers, ..store_refusal("ERR", "unknown command") };
-        if self.who.is_some() {
-            let plan = Arc::new(StorePlan::refused(None, refusal));
-            self.grow(call, plan, Fate::Kept, None);
-        }
-        self.taint();
-        if !self.take_mute() {
-            self.say(call, bytes);
-        }
-        Step::Drop
-    }
-
-    fn refuse(&mut self, call: &mut Call<'_>, refusal: &Refusal) -> Step {
-        let plan = Arc::new(StorePlan::refused(None, refusal.clone()));
-        self.refuse_planned(call, plan, refusal, None)
-    }
-
-    fn refuse_planned(
-        &mut self,
-        call: &mut Call<'_>,
-        plan: Arc<StorePlan>,
-        refusal: &Refusal,
-        limited_by: Option<RuleId>,
-    ) -> Step {
-        // The number of the event that tells of it.
-        self.close_run(call);
-        let bytes = words::refusal(refusal, &call.journal.request_id());
-        if self.who.is_some() {
-            self.grow(call, plan, Fate::Kept, limited_by);
-        }
-        self.taint();
-        if !self.take_mute() {
-            self.say(call, bytes);
-        }
-        Step::Drop
-    }
-
-    /// A transaction in which a command was refused is not executed.
-    fn taint(&mut self) {
-        match self.multi {
-            Multi::None => {}
-            Multi::Open | Multi::Tainted => self.multi = Multi::Tainted,
-        }
-    }
-
-    /// Counts a command to the run of those decided alike.
-    fn grow(
-        &mut self,
-        call: &mut Call<'_>,
-        plan: Arc<StorePlan>,
-        fate: Fate,
-        limited_by: Option<RuleId>,
-    ) {
-        if let Some(growing) = &mut self.growing
-            && Arc::ptr_eq(&growing.plan, &plan)
-            && growing.fate == fate
-            && growing.limited_by == limited_by
-        {
-            growing.count += 1;
-            return;
-        }
-        self.close_run(call);
-        self.growing = Some(Growing { plan, limited_by, fate, count: 1 });
-    }
-
-    // === Who the client is ===
-
-    fn quit(&mut self, call: &mut Call<'_>) -> Step {
-        if !self.pending.is_empty() {
-            return Step::Wait;
-        }
-        call.out.to_client.extend(b"+OK\r\n");
-        call.out.effects.push(Effect::Close);
-        self.closing = true;
-        Step::Drop
-    }
-
-    /// Why a command about who the client is cannot be carried out here; `Err(Wait)` if not yet.
-    fn may_change(&mut self, call: &mut Call<'_>, name: &'static str) -> Result<(), Step> {
-        if self.only_subscribed() {
-            self.say(call, words::not_while_subscribed(name));
-            return Err(Step::Drop);
-        }
-        if self.multi != Multi::None {
-            let text = format!("{name} is not served inside MULTI; call it outside");
-            return Err(self.refuse(call, &store_refusal("ERR", text)));
-        }
-        if !self.pending.is_empty() {
-            return Err(Step::Wait);
-        }
-        if self.mute != Mute::No {
-            // Whether it went well would stay unknown: what follows could run as somebody else.
-            let text = format!("ERR {name} needs CLIENT REPLY ON; the connection ends");
-            call.out.to_client.extend(&words::error(&text));
-            call.out.effects.push(Effect::Close);
-            self.closing = true;
-            return Err(Step::Drop);
-        }
-        Ok(())
-    }
-
-    fn auth(&mut self, call: &mut Call<'_>, config: &RespConfig, args: &Arguments<'_>) -> Step {
-        if let Err(step) = self.may_change(call, "auth") {
-            return step;
-        }
-        let (user, password, how) = match (args.len(), args.get(1), args.get(2)) {
-            (2, Some(password), _) => (DEFAULT_USER.as_bytes(), password, How::Password),
-            (3, Some(user), Some(password)) => (user, password, How::User),
-            _ => {
-                self.say(call, words::error("ERR syntax error"));
-                return Step::Drop;
-            }
-        };
-        self.enter_as(call, config, (user, password, how))
-    }
-
-    fn enter_as(
-        &mut self,
-        call: &mut Call<'_>,
-        config: &RespConfig,
-        (user, password, how): (&[u8], &[u8], How),
-    ) -> Step {
-        let Ok(user) = std::str::from_utf8(user) else {
-            self.say(call, words::error(words::WRONG_PASS));
-            return Step::Drop;
-        };
-        let password = Some(Secret::new(password.to_vec()));
-        self.close_run(call);
-        self.enter(call, config, Wanted { user: user.to_owned(), password, how });
-        Step::Drop
-    }
-
-    fn hello(&mut self, call: &mut Call<'_>, config: &RespConfig, args: &Arguments<'_>) -> Step {
-        if let Err(step) = self.may_change(call, "hello") {
-            return step;
-        }
-        let asked = match Asked::read(args) {
-            Ok(asked) => asked,
-            Err(text) => {
-                self.say(call, words::error(&text));
-                return Step::Drop;
-            }
-        };
-        if let (Some((user, password)), Some(version)) = (asked.login, asked.version) {
-            let how = How::Hello { version, name: asked.name.map(<[u8]>::to_vec) };
-            return self.enter_as(call, config, (user, password, how));
-        }
-        if self.who.is_none() {
-            self.say(call, words::error(NO_AUTH_HELLO));
-            return Step::Drop;
-        }
-        self.pending.push(Expect::Hello(asked.version));
-        Step::Forward
-    }
-
-    fn reset_asked(&mut self, call: &mut Call<'_>) -> Step {
-        if !self.pending.is_empty() {
-            return Step::Wait;
-        }
-        self.close_run(call);
-        if self.server.is_none() {
-            self.reset(call);
-            call.out.to_client.extend(b"+RESET\r\n");
-            return Step::Drop;
-        }
-        self.pending.push(Expect::Reset);
-        Step::Forward
-    }
-}
-
-/// What a HELLO asks for.
-#[derive(Debug, Default)]
-struct Asked<'a> {
-    version: Option<Protocol>,
-    login: Option<(&'a [u8], &'a [u8])>,
-    name: Option<&'a [u8]>,
-}
-
-impl<'a> Asked<'a> {
-    /// Reads it as the server does (`helloCommand`); the error is for the client.
-    fn read(args: &'a Arguments<'a>) -> Result<Self, String> {
-        let mut asked = Self::default();
-        let Some(version) = args.get(1) else { return Ok(asked) };
-        asked.version = Some(match version {
-            b"2" => Protocol::Resp2,
-            b"3" => Protocol::Resp3,
-            other => {
-                let number = std::str::from_utf8(other).ok().and_then(|it| it.parse::<i64>().ok());
-                return Err(match number {
-                    Some(_) => "NOPROTO unsupported protocol version".to_owned(),
-                    None => "ERR Protocol version is not an integer or out of range".to_owned(),
-                });
-            }
-        });
-        let mut at = 2;
-        while let Some(option) = args.get(at) {
-            match (args.get(at + 1), args.get(at + 2)) {
-                (Some(user), Some(password)) if option.eq_ignore_ascii_case(b"auth") => {
-                    asked.login = Some((user, password));
-                    at += 3;
-                }
-                (Some(name), _) if option.eq_ignore_ascii_case(b"setname") => {
-                    asked.name = Some(name);
-                    at += 2;
-                }
-                _ => {
-                    let option = String::from_utf8_lossy(option);
-                    return Err(format!("ERR Syntax error in HELLO option '{option}'"));
-                }
-            }
-        }
-        Ok(asked)
     }
 }
 

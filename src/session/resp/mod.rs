@@ -25,13 +25,19 @@ use crate::wire::resp::request::{RequestLimits, Scanner};
 mod answers;
 mod client;
 mod entering;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+mod identity;
 mod pending;
+mod refusing;
 pub mod reshape;
 mod server;
 mod talk;
+#[cfg(test)]
+mod tests;
 mod words;
 
-use talk::Core;
+use talk::{Core, Parting};
 
 /// What is the same for all sessions of one datasource.
 #[derive(Clone, Debug)]
@@ -154,14 +160,13 @@ impl RespSession {
         let mut call = Call { turn, journal: &mut self.journal, out };
         match (&mut self.state, from) {
             (State::Talking(talk), Side::Client) => {
-                let refused = talk.feed_client(&mut call, &self.config, input);
-                if let Err(refused) = refused {
-                    if talk.core.may_speak() {
-                        call.out.to_client.encode(|out| refused.encode(out));
+                if let Err(refused) = talk.feed_client(&mut call, &self.config, input) {
+                    talk.core.leave(&mut call, refused);
+                    if talk.core.parting == Parting::Closing {
+                        return Err(WireError::BadField);
                     }
-                    return Err(WireError::BadField);
                 }
-                if talk.core.closing {
+                if talk.core.parting != Parting::No {
                     input.clear();
                 }
             }

@@ -38,6 +38,8 @@ pub(super) enum Expect {
     },
     /// MULTI.
     Multi,
+    /// MULTI, whose reply the client does not want: a transaction begins here.
+    MultiUnheard,
     /// EXEC: the replies to all commands of the transaction in one.
     Exec,
     /// DISCARD of the client's.
@@ -69,6 +71,7 @@ impl Expect {
             | Self::Subscribes { .. }
             | Self::Unsubscribes { .. }
             | Self::Multi
+            | Self::MultiUnheard
             | Self::Exec
             | Self::Discard
             | Self::Abort(_)

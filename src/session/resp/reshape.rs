@@ -25,6 +25,8 @@ use crate::wire::resp::element::{Aggregate, DEPTH_MAX, Head, Heads, Malformed};
 
 mod error;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod job;
 mod leaf;
 mod mask;

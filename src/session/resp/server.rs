@@ -7,7 +7,8 @@ use super::RespConfig;
 use super::answers::reduce;
 use super::pending::Expect;
 use super::reshape::{Owed, Step, With};
-use super::talk::{Core, UnderWay};
+use super::talk::{Core, Multi, Parting, Queued, UnderWay};
+use super::words;
 use crate::analysis::redis::Subscribed;
 use crate::event::StoreError;
 use crate::session::Effect;
@@ -61,7 +62,11 @@ impl Core {
     ) -> Result<(), Lost> {
         loop {
             self.tell_local(call);
-            if input.is_empty() || self.closing || self.step(call, config, input)? == Go::Wait {
+            if input.is_empty()
+                || self.parting == Parting::Closing
+                || self.step(call, config, input)? == Go::Wait
+            {
+                self.part_if_done(call);
                 return Ok(());
             }
         }
@@ -69,8 +74,12 @@ impl Core {
 
     /// Sends what is due of our own words.
     fn tell_local(&mut self, call: &mut Call<'_>) {
-        while let (true, Some(Expect::Local(bytes))) = (self.is_between(), self.pending.head()) {
-            call.out.to_client.extend(bytes);
+        while self.is_between() {
+            match self.pending.head() {
+                Some(Expect::Local(bytes)) => call.out.to_client.extend(bytes),
+                Some(Expect::MultiUnheard) => self.queued = Queued::default(),
+                _ => return,
+            }
             self.pending.pop();
         }
     }
@@ -102,6 +111,15 @@ impl Core {
             Kind::Confirmation => return self.confirmation(call, input),
             Kind::Answer => {}
         }
+        if input.first() == Some(&b'-') {
+            let Some(line) = line(input) else { return Ok(Go::Wait) };
+            if let Some(text) = words::redirection(line) {
+                let rest = input.split_off(line.len());
+                input.clear();
+                input.extend_from_slice(text.as_bytes());
+                input.unsplit(rest);
+            }
+        }
         match self.pending.head() {
             None if self.monitoring => self.pass_unasked(call, input),
             None if input.first() == Some(&b'-') => {
@@ -109,11 +127,17 @@ impl Core {
                 let Some(whole) = self.whole(input)? else { return Ok(Go::Wait) };
                 call.out.to_client.take_from(input, whole);
                 call.out.effects.push(Effect::Close);
-                self.closing = true;
+                self.parting = Parting::Closing;
                 Ok(Go::On)
             }
             None => Err(Lost::Unasked),
             Some(Expect::Plain(_)) => {
+                if input.first() == Some(&b'+') {
+                    let Some(line) = line(input) else { return Ok(Go::Wait) };
+                    if line == QUEUED {
+                        self.queued.push(None);
+                    }
+                }
                 self.note_error(input);
                 self.pass_answer(call, input)
             }
@@ -124,6 +148,7 @@ impl Core {
                 | Expect::Subscribes { .. }
                 | Expect::Unsubscribes { .. }
                 | Expect::Multi
+                | Expect::MultiUnheard
                 | Expect::Discard
                 | Expect::Abort(_)
                 | Expect::Select(_)
@@ -209,7 +234,7 @@ impl Core {
     ) -> Result<Go, Lost> {
         if matches!(input.first(), Some(b'+' | b'-')) {
             let Some(line) = line(input) else { return Ok(Go::Wait) };
-            if line == b"+QUEUED" {
+            if line == QUEUED {
                 if let Some(Expect::Shaped(job)) = self.pending.pop() {
                     self.queued.push(Some(*job));
                 }
@@ -231,18 +256,20 @@ impl Core {
         config: &RespConfig,
         input: &mut BytesMut,
     ) -> Result<Go, Lost> {
+        let Some(line) = line(input) else { return Ok(Go::Wait) };
+        let count = elements(line);
         self.note_error(input);
         let queued = std::mem::take(&mut self.queued);
-        let ran = matches!(input.first(), Some(b'*'));
-        if let (true, Some(database)) = (ran, queued.database) {
+        if let (Some(_), Some(database)) = (count, queued.database) {
             self.database = database;
         }
-        match queued.owed() {
-            Some(owed) if ran => {
+        let owed = count.map(|count| queued.owed(count)).transpose()?;
+        match owed.flatten() {
+            Some(owed) => {
                 self.pending.pop();
                 self.reshape(call, config, Box::new(owed), input)
             }
-            Some(_) | None => self.pass_answer(call, input),
+            None => self.pass_answer(call, input),
         }
     }
 
@@ -310,7 +337,7 @@ impl Core {
                 return Ok(Go::On);
             }
             Expect::Abort(bytes) => {
-                self.queued = super::talk::Queued::default();
+                self.queued = Queued::default();
                 call.out.to_client.extend(&bytes);
                 return Ok(Go::On);
             }
@@ -322,13 +349,14 @@ impl Core {
                 call.out.to_client.extend(&reply);
             }
             Expect::Multi => {
-                if !failed {
-                    self.queued = super::talk::Queued::default();
+                self.queued = Queued::default();
+                if failed {
+                    self.multi = Multi::None;
                 }
                 call.out.to_client.extend(&reply);
             }
             Expect::Discard => {
-                self.queued = super::talk::Queued::default();
+                self.queued = Queued::default();
                 call.out.to_client.extend(&reply);
             }
             Expect::Monitor => {
@@ -340,6 +368,7 @@ impl Core {
             | Expect::Plain(_)
             | Expect::Shaped(_)
             | Expect::Local(_)
+            | Expect::MultiUnheard
             | Expect::Exec => call.out.to_client.extend(&reply),
         }
         self.pending.sent(len);
@@ -361,6 +390,7 @@ impl Core {
             | Expect::Plain(_)
             | Expect::Shaped(_)
             | Expect::Local(_)
+            | Expect::MultiUnheard
             | Expect::Exec => self.pending.failed(StoreError::of(reply)),
         }
     }
@@ -427,6 +457,14 @@ fn first_word(input: &[u8]) -> Option<&[u8]> {
         return Some(b"");
     }
     word.strip_suffix(b"\r").or(Some(b""))
+}
+
+/// What the server says of a command in a transaction.
+const QUEUED: &[u8] = b"+QUEUED";
+
+/// The number of elements an array begins with; `None` for what is no array.
+fn elements(line: &[u8]) -> Option<usize> {
+    std::str::from_utf8(line.strip_prefix(b"*")?).ok()?.parse().ok()
 }
 
 /// The number in the last line.

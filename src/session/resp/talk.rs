@@ -1,18 +1,20 @@
 //! What both directions of a session share.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::entering::Entering;
 use super::pending::{Expect, Growing, Pending};
 use super::reshape::{Job, Owed, Reshaper};
+use super::server::Lost;
 use super::{RespConfig, ServerLeg};
 use crate::analysis::redis::Uses;
 use crate::policy::{IdentityClass, Login};
 use crate::session::gate::Plans;
 use crate::session::journal::Call;
-use crate::session::{PeerCredentials, Phase, Progress, TlsPeer, Turn};
+use crate::session::{Effect, PeerCredentials, Phase, Progress, TlsPeer, Turn};
 use crate::wire::resp::Protocol;
 use crate::wire::resp::reply::Replies;
+use crate::wire::resp::request::Refused;
 
 /// Everything of a session but the scanner of its client's bytes.
 #[derive(Debug, Default)]
@@ -48,13 +50,15 @@ pub(super) struct Core {
     pub(super) subscriptions: Subscriptions,
     /// Everything the server says is for the client.
     pub(super) monitoring: bool,
+    /// Length of the last argument, where it is streamed.
+    pub(super) announced: Option<usize>,
     /// What becomes of an argument that is streamed.
     pub(super) streamed: Streamed,
     pub(super) growing: Option<Growing>,
     pub(super) plans: Plans,
     /// Used again for each command.
     pub(super) uses: Uses,
-    pub(super) closing: bool,
+    pub(super) parting: Parting,
 }
 
 /// Who a client is, and which rules concern it.
@@ -104,6 +108,18 @@ pub(super) enum Mute {
     Yes,
 }
 
+/// Whether the connection is about to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Parting {
+    /// It is not.
+    #[default]
+    No,
+    /// It ends when what is in flight is answered.
+    Leaving,
+    /// It ends now.
+    Closing,
+}
+
 /// What becomes of a last argument that is streamed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Streamed {
@@ -134,6 +150,11 @@ pub(super) struct Subscriptions {
 }
 
 impl Queued {
+    /// How many commands they are.
+    fn len(&self) -> usize {
+        self.jobs.iter().fold(self.free, |sum, (free, _)| sum.saturating_add(free + 1))
+    }
+
     pub(super) fn push(&mut self, job: Option<Job>) {
         match job {
             Some(job) => self.jobs.push((std::mem::take(&mut self.free), job)),
@@ -141,10 +162,16 @@ impl Queued {
         }
     }
 
-    /// What the reply to EXEC owes, if anything in it does.
-    pub(super) fn owed(self) -> Option<Owed> {
+    /// What the reply to EXEC owes, if anything in it does; `count` is how many elements it has.
+    ///
+    /// # Errors
+    /// As many commands were not queued: which element answers which cannot be told.
+    pub(super) fn owed(self, count: usize) -> Result<Option<Owed>, Lost> {
         if self.jobs.is_empty() {
-            return None;
+            return Ok(None);
+        }
+        if self.len() != count {
+            return Err(Lost::Unasked);
         }
         let mut all = Vec::new();
         for (free, job) in self.jobs {
@@ -152,7 +179,7 @@ impl Queued {
             all.push(Some(job));
         }
         all.extend(std::iter::repeat_with(|| None).take(self.free));
-        Some(Owed::Exec(all))
+        Ok(Some(Owed::Exec(all)))
     }
 }
 
@@ -191,6 +218,10 @@ impl Core {
         {
             *who = Who::new(turn, who.login.clone());
             self.plans.clear();
+            // What is queued was let through under rules that hold no more.
+            if self.multi == Multi::Open {
+                self.multi = Multi::Tainted;
+            }
         }
     }
 
@@ -220,7 +251,27 @@ impl Core {
 
     /// Whether the client has got whole replies, so that an error would be read as one.
     pub(super) fn may_speak(&self) -> bool {
-        self.is_between() && !self.closing
+        self.is_between() && self.parting != Parting::Closing
+    }
+
+    /// The client broke the protocol: it is told in its turn, and the connection ends.
+    pub(super) fn leave(&mut self, call: &mut Call<'_>, refused: Refused) {
+        let mut text = BytesMut::new();
+        refused.encode(&mut text);
+        if self.mute == Mute::No && !text.is_empty() {
+            self.say(call, text.freeze());
+        }
+        self.parting = Parting::Leaving;
+        self.part_if_done(call);
+    }
+
+    /// Ends a connection that waited for its last replies.
+    pub(super) fn part_if_done(&mut self, call: &mut Call<'_>) {
+        if self.parting == Parting::Leaving && self.pending.is_empty() && self.is_between() {
+            self.parting = Parting::Closing;
+            call.journal.closed(call.turn.now, "protocol", call.out);
+            call.out.effects.push(Effect::Close);
+        }
     }
 
     /// The server refuses most commands.
@@ -230,13 +281,13 @@ impl Core {
 
     pub(super) fn wants_client(&self, config: &RespConfig) -> bool {
         self.entering.is_none()
-            && !self.closing
+            && self.parting == Parting::No
             && !self.pending.holds_client()
             && self.pending.len() < config.pending_replies_max
     }
 
     pub(super) fn phase(&self) -> Phase {
-        if self.closing {
+        if self.parting == Parting::Closing {
             Phase::Closing
         } else if self.who.is_none() || self.entering.is_some() {
             Phase::Login

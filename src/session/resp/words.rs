@@ -4,7 +4,7 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::analysis::redis::Args;
-use crate::session::gate::Refusal;
+use crate::session::gate::{Refusal, Words};
 
 /// An error reply. Line ends in the text become spaces: they would end it.
 pub(super) fn error(text: &str) -> Bytes {
@@ -15,15 +15,20 @@ pub(super) fn error(text: &str) -> Bytes {
     out.freeze()
 }
 
-/// The error for a refusal of ours; `request` finds it in the audit trail.
-pub(super) fn refusal(refusal: &Refusal, request: &str) -> Bytes {
+/// The error for a refusal; `request` finds one of ours in the audit trail.
+pub(super) fn refusal(refusal: &Refusal, request: &str) -> String {
     let Refusal { code, message, hint, .. } = refusal;
-    let hint = hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
-    error(&format!("{code} {message}{hint} ({request})"))
+    match refusal.words {
+        Words::Ours => {
+            let hint = hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+            format!("{code} {message}{hint} ({request})")
+        }
+        Words::Servers | Words::Grammar { .. } => format!("{code} {message}"),
+    }
 }
 
 /// No such command, as the server says it (`processCommand`): a part of the arguments is quoted.
-pub(super) fn unknown_command(args: &(impl Args + ?Sized)) -> Bytes {
+pub(super) fn unknown_command(args: &(impl Args + ?Sized)) -> String {
     let shown = |at: usize, most: usize| {
         let bytes = args.get(at).unwrap_or_default();
         printable(bytes.get(..most).unwrap_or(bytes))
@@ -37,20 +42,26 @@ pub(super) fn unknown_command(args: &(impl Args + ?Sized)) -> Bytes {
         quoted.push_str(&format!("'{piece}' "));
     }
     let name = shown(0, QUOTED_BYTES);
-    error(&format!("ERR unknown command '{name}', with args beginning with: {quoted}"))
+    format!("ERR unknown command '{name}', with args beginning with: {quoted}")
 }
 
 /// No such subcommand.
-pub(super) fn unknown_subcommand(args: &(impl Args + ?Sized), container: &str) -> Bytes {
+pub(super) fn unknown_subcommand(args: &(impl Args + ?Sized), container: &str) -> String {
     let name = args.get(1).unwrap_or_default();
     let name = printable(name.get(..QUOTED_BYTES).unwrap_or(name));
     let container = container.to_ascii_uppercase();
-    error(&format!("ERR unknown subcommand '{name}'. Try {container} HELP."))
+    format!("ERR unknown subcommand '{name}'. Try {container} HELP.")
 }
 
 /// Too few arguments, or too many.
-pub(super) fn wrong_arity(name: &str) -> Bytes {
-    error(&format!("ERR wrong number of arguments for '{name}' command"))
+pub(super) fn wrong_arity(name: &str) -> String {
+    format!("ERR wrong number of arguments for '{name}' command")
+}
+
+/// EXEC itself was refused: the transaction is given up (`rejectCommand`).
+pub(super) fn exec_refused(text: &str) -> String {
+    let text = text.strip_prefix("ERR ").unwrap_or(text);
+    format!("EXECABORT Transaction discarded because of: {text}")
 }
 
 /// In a connection that is subscribed, in RESP2.
@@ -59,6 +70,19 @@ pub(super) fn not_while_subscribed(name: &str) -> Bytes {
         "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET \
          are allowed in this context"
     ))
+}
+
+/// What stands for an error that would send the client to another server: past the rules, and to an
+/// address it need not know. Without its minus sign in front no error is one.
+pub(super) fn redirection(line: &[u8]) -> Option<&'static str> {
+    let word = line.split(|byte| *byte == b' ').next().unwrap_or_default();
+    match word {
+        b"-MOVED" | b"-ASK" => Some(
+            "-ERR the key is on another node of a cluster; the proxy does not follow there, \
+             configure a datasource for each node or use a server that is no cluster",
+        ),
+        _ => None,
+    }
 }
 
 fn printable(bytes: &[u8]) -> String {
@@ -93,7 +117,11 @@ const QUOTED_BYTES: usize = 128;
 
 pub(super) const NO_AUTH: &str = "NOAUTH Authentication required.";
 pub(super) const NO_AUTH_HELLO: &str = "NOAUTH HELLO must be called with the client already \
-    authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to \
+    authenticated, otherwise the HELLO AUTH <user> <pass> option can be used to \
     authenticate the client and select the RESP protocol version at the same time";
 pub(super) const WRONG_PASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+/// The server wants no reply sent to the next command.
+pub(super) const SKIP: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$4\r\nSKIP\r\n";
+pub(super) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+pub(super) const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
 pub(super) const EXEC_ABORT: &str = "EXECABORT Transaction discarded because of previous errors.";

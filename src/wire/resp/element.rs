@@ -77,7 +77,8 @@ impl Head {
             b'#' => Self::Line(Line::Boolean),
             b',' => Self::Line(Line::Double),
             b'(' => Self::Line(Line::BigNumber),
-            b'_' => Self::Null,
+            b'_' if rest.is_empty() => Self::Null,
+            b'_' => return Err(Malformed::Length),
             // Only these two have nulls of their own, from the time before there was a type.
             b'$' | b'*' if rest == b"-1" => Self::Null,
             b'$' => Self::Blob(Blob::Bulk, length(rest)?),

@@ -118,3 +118,85 @@ fn digits(out: &mut BytesMut, mut number: u64) {
     }
     out.extend_from_slice(text.get(text.len() - used..).unwrap_or_default());
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use redis_protocol::resp2::{decode::decode as decode2, types::OwnedFrame as Frame2};
+    use redis_protocol::resp3::{decode::complete::decode as decode3, types::OwnedFrame as Frame3};
+
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut BytesMut)) -> BytesMut {
+        let mut out = BytesMut::new();
+        write(&mut out);
+        out
+    }
+
+    /// As another reader of version 2 reads it.
+    fn read2(write: impl FnOnce(&mut BytesMut)) -> Frame2 {
+        let out = written(write);
+        let (frame, len) = decode2(&out).unwrap().unwrap();
+        assert_eq!(len, out.len());
+        frame
+    }
+
+    /// As another reader of version 3 reads it.
+    fn read3(write: impl FnOnce(&mut BytesMut)) -> Frame3 {
+        let out = written(write);
+        let (frame, len) = decode3(&out).unwrap().unwrap();
+        assert_eq!(len, out.len());
+        frame
+    }
+
+    #[test]
+    fn nothing_and_aggregates_in_the_words_of_the_version() {
+        assert_eq!(read2(|out| null(out, Protocol::Resp2)), Frame2::Null);
+        assert_eq!(read3(|out| null(out, Protocol::Resp3)), Frame3::Null);
+        let pair = |protocol, head: fn(&mut BytesMut, Protocol, usize), count| {
+            move |out: &mut BytesMut| {
+                head(out, protocol, count);
+                bulk(out, b"a");
+                integer(out, -7);
+            }
+        };
+        let two = Frame2::Array(vec![Frame2::BulkString(b"a".to_vec()), Frame2::Integer(-7)]);
+        assert_eq!(read2(pair(Protocol::Resp2, map, 1)), two);
+        assert_eq!(read2(pair(Protocol::Resp2, push, 2)), two);
+        assert_eq!(read2(pair(Protocol::Resp2, |out, _, count| array(out, count), 2)), two);
+        assert!(
+            matches!(read3(pair(Protocol::Resp3, map, 1)), Frame3::Map { data, .. } if data.len() == 1)
+        );
+        assert!(
+            matches!(read3(pair(Protocol::Resp3, push, 2)), Frame3::Push { data, .. } if data.len() == 2)
+        );
+        let text = read3(|out| verbatim(out, Protocol::Resp3, b"a"));
+        assert!(matches!(text, Frame3::VerbatimString { data, .. } if data == b"a"));
+        assert_eq!(
+            read2(|out| verbatim(out, Protocol::Resp2, b"a")),
+            Frame2::BulkString(b"a".to_vec())
+        );
+    }
+
+    #[test]
+    fn a_line_stays_one_line() {
+        assert_eq!(&written(|out| error(out, b"ERR a\r\nb"))[..], b"-ERR a  b\r\n");
+        assert_eq!(&written(|out| simple(out, "a\nb"))[..], b"+a b\r\n");
+    }
+
+    proptest! {
+        #[test]
+        fn another_reader_reads_what_was_written(
+            words in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..6),
+            number: i64,
+        ) {
+            let frame = read2(|out| command(out, words.iter().map(Vec::as_slice)));
+            let expected = words.iter().cloned().map(Frame2::BulkString).collect();
+            prop_assert_eq!(frame, Frame2::Array(expected));
+            prop_assert_eq!(read2(|out| integer(out, number)), Frame2::Integer(number));
+            let blobs = read3(|out| blob(out, Blob::Error, &words[0]));
+            let is_same = matches!(blobs, Frame3::BlobError { data, .. } if data == words[0]);
+            prop_assert!(is_same);
+        }
+    }
+}

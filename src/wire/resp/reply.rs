@@ -174,9 +174,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_followed_is_an_error() {
-        let cases: [(&[u8], Malformed); 11] = [
+        let cases: [(&[u8], Malformed); 12] = [
             (b"hello\r\n", Malformed::Type(b'h')),
             (b"$x\r\n", Malformed::Length),
+            (b"_x\r\n", Malformed::Length),
             (b"$-2\r\n", Malformed::Length),
             (b"%-1\r\n", Malformed::Length),
             (b"=-1\r\n", Malformed::Length),
@@ -211,7 +212,7 @@ mod tests {
         });
         let leaf = prop_oneof![
             bulk,
-            "[+:_#,(-][a-z0-9]{0,8}".prop_map(|line| format!("{line}\r\n").into_bytes()),
+            "[+:#,(-][a-z0-9]{0,8}|_".prop_map(|line| format!("{line}\r\n").into_bytes()),
             Just(b"$-1\r\n".to_vec()),
         ];
         leaf.prop_recursive(4, 30, 5, |inner| {

@@ -1,0 +1,131 @@
+//! Refusing a command: an error in its place, and no transaction that holds it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::client::Step;
+use super::pending::{Expect, Fate, Growing};
+use super::talk::{Core, Multi, Mute};
+use super::words;
+use crate::analysis::redis::{Command, Role};
+use crate::name::RuleId;
+use crate::session::gate::{Refusal, StorePlan, Words, store_refusal};
+use crate::session::journal::Call;
+
+impl Core {
+    /// What is no command, or none in this form.
+    pub(super) fn unknown(
+        &mut self,
+        call: &mut Call<'_>,
+        command: Option<&Command>,
+        text: &str,
+    ) -> Step {
+        let refusal = Refusal { words: Words::Servers, ..store_refusal("ERR", "unknown command") };
+        if self.who.is_some() {
+            let plan = Arc::new(StorePlan::refused(command, refusal));
+            self.grow(call, plan, Fate::Kept, None);
+        }
+        self.tell_refused(call, command, text)
+    }
+
+    /// Answers a refused command, and gives up the transaction it is in: at once if it is EXEC.
+    pub(super) fn tell_refused(
+        &mut self,
+        call: &mut Call<'_>,
+        command: Option<&Command>,
+        text: &str,
+    ) -> Step {
+        if command.is_some_and(|command| command.role == Role::Exec) {
+            let bytes = words::error(&words::exec_refused(text));
+            if self.multi == Multi::None {
+                if !self.take_mute() {
+                    self.say(call, bytes);
+                }
+            } else {
+                self.abort(call, bytes);
+            }
+            return Step::Drop;
+        }
+        match self.multi {
+            Multi::None => {}
+            Multi::Open | Multi::Tainted => self.multi = Multi::Tainted,
+        }
+        if !self.take_mute() {
+            self.say(call, words::error(text));
+        }
+        Step::Drop
+    }
+
+    /// Gives up the transaction at the server; the client gets these bytes.
+    pub(super) fn abort(&mut self, call: &mut Call<'_>, bytes: Bytes) {
+        self.multi = Multi::None;
+        let muted = self.mute_server(call);
+        call.out.to_server.extend(words::DISCARD);
+        if !muted {
+            self.pending.push(Expect::Abort(bytes));
+        }
+    }
+
+    pub(super) fn refuse_command(
+        &mut self,
+        call: &mut Call<'_>,
+        command: &Command,
+        plan: Arc<StorePlan>,
+        refusal: &Refusal,
+    ) -> Step {
+        // The number of the event that tells of it.
+        self.close_run(call);
+        let text = words::refusal(refusal, &call.journal.request_id());
+        self.grow(call, plan, Fate::Kept, None);
+        self.tell_refused(call, Some(command), &text)
+    }
+
+    pub(super) fn refuse(&mut self, call: &mut Call<'_>, refusal: &Refusal) -> Step {
+        let plan = Arc::new(StorePlan::refused(None, refusal.clone()));
+        self.refuse_planned(call, plan, refusal, None)
+    }
+
+    pub(super) fn refuse_planned(
+        &mut self,
+        call: &mut Call<'_>,
+        plan: Arc<StorePlan>,
+        refusal: &Refusal,
+        limited_by: Option<RuleId>,
+    ) -> Step {
+        // The number of the event that tells of it.
+        self.close_run(call);
+        let text = words::refusal(refusal, &call.journal.request_id());
+        if self.who.is_some() {
+            self.grow(call, plan, Fate::Kept, limited_by);
+        }
+        self.tell_refused(call, None, &text)
+    }
+
+    /// Counts a command to the run of those decided alike.
+    pub(super) fn grow(
+        &mut self,
+        call: &mut Call<'_>,
+        plan: Arc<StorePlan>,
+        fate: Fate,
+        limited_by: Option<RuleId>,
+    ) {
+        if let Some(growing) = &mut self.growing
+            && Arc::ptr_eq(&growing.plan, &plan)
+            && growing.fate == fate
+            && growing.limited_by == limited_by
+        {
+            growing.count += 1;
+            return;
+        }
+        self.close_run(call);
+        self.growing = Some(Growing { plan, limited_by, fate, count: 1 });
+    }
+
+    /// An empty line, or an empty array: it is no command, but counts as the next one.
+    pub(super) fn nothing_asked(&mut self) {
+        if self.mute == Mute::Once {
+            self.mute = Mute::No;
+        }
+    }
+}

@@ -1,0 +1,153 @@
+# Sourced by run.sh: the suites of Redis and of redis-py, their server and their proxy.
+# shellcheck shell=bash disable=SC2154 # cache, work, portcullis, server_port come from run.sh
+
+# The release of redis-py whose suite is run.
+readonly redis_py_version=7.1.0
+
+build_redis_suites() {
+  local version
+  version=$(dpkg-query -W -f '${Version}' redis-server 2>/dev/null) ||
+    die "Redis is not Debian's package redis-server" 'its suite comes from the source package'
+  redis_source_dir=$cache/redis-${version#*:}
+  redis_py_dir=$cache/redis-py-$redis_py_version
+  [[ -f $redis_source_dir/.built ]] || fetch_redis "$version"
+  [[ -f $redis_py_dir/.built ]] || build_redis_py
+  version=${version#*:}
+  printf '%s\t%s\n' redis_tcl "Redis ${version%%-*}" redis_py_2 "redis-py $redis_py_version" \
+    redis_py_3 "redis-py $redis_py_version" >"$cache/versions.redis.tsv"
+}
+
+# Nothing is compiled: the suite drives the programs that are installed.
+fetch_redis() {
+  local version=$1 upstream program
+  upstream=${version#*:} upstream=${upstream%%-*}
+  rm -rf "$redis_source_dir" "$cache/fetch"
+  mkdir -p "$cache/fetch"
+  say "Fetching the sources of redis $version"
+  (cd "$cache/fetch" && fetch_source redis "$version") ||
+    die "no source package redis $version" "see $cache/fetch/apt.log"
+  mkdir -p "$redis_source_dir/src"
+  mv "$cache/fetch/redis-$upstream/tests" "$redis_source_dir"
+  for program in redis-server redis-cli redis-benchmark; do
+    ln -s "$(command -v "$program")" "$redis_source_dir/src/$program"
+  done
+  # The suite knows no password: whatever connects says it first, where there is one.
+  cat >>"$redis_source_dir/tests/support/util.tcl" <<'TCL'
+
+proc compat_login {fd} {
+    if {[info exists ::env(COMPAT_PASSWORD)]} {
+        fconfigure $fd -translation binary
+        puts -nonewline $fd "AUTH $::env(COMPAT_PASSWORD)\r\n"
+        flush $fd
+        gets $fd
+    }
+    return $fd
+}
+TCL
+  local place='\$server \$port|\$host \$port|\[srv [^]]*\] \[srv [^]]*\]'
+  sed -Ei "s/\[((::tls::)?socket ($place))\]/[compat_login [\1]]/" \
+    "$redis_source_dir"/tests/{support/redis.tcl,unit/protocol.tcl,unit/other.tcl}
+  # Programs beside the suite source the client alone.
+  sed -n '/^proc compat_login/,/^}/p' "$redis_source_dir/tests/support/util.tcl" \
+    >>"$redis_source_dir/tests/support/redis.tcl"
+  rm -rf "$cache/fetch"
+  touch "$redis_source_dir/.built"
+}
+
+build_redis_py() {
+  say "Building redis-py $redis_py_version"
+  rm -rf "$redis_py_dir" "$cache/redis-venv"
+  (
+    cd "$cache" && "$(system_python)" -m venv redis-venv &&
+      redis-venv/bin/pip install -q setuptools wheel hatchling &&
+      redis-venv/bin/pip download -q --no-deps --no-binary redis "redis==$redis_py_version" &&
+      tar -xzf "redis-$redis_py_version.tar.gz" && mv "redis-$redis_py_version" "$redis_py_dir" &&
+      redis-venv/bin/pip install -q "$redis_py_dir" pytest==8.4.2 pytest-asyncio==1.1.0 \
+        pytest-timeout==2.3.1 mock==5.1.0 packaging==24.2 numpy PyJWT requests typing_extensions \
+        redis-entraid==1.0.0
+  ) >"$cache/redis-py.log" 2>&1 || die 'redis-py did not build' "see $cache/redis-py.log"
+  touch "$redis_py_dir/.built"
+}
+
+# A server, a proxy unless the mode is without, and what clients have to know.
+begin_redis() {
+  local mode=$1 password settings=()
+  password=$(cat "$work/password")
+  unset COMPAT_PASSWORD REDISCLI_AUTH
+  redis_tls='' redis_url=redis://127.0.0.1
+  server_port=$(free_port) redis_port=$server_port
+  # DEBUG RELOAD writes the data down and reads it again.
+  mkdir "$work/data"
+  ((EUID != 0)) || chown "$(server_account)" "$work/data"
+  settings=("dir $work/data" 'enable-debug-command yes' 'enable-module-command yes')
+  [[ $mode != terminated ]] || settings+=("requirepass $password")
+  start_redis "$work" "$server_port" "${settings[@]}"
+  [[ $mode != direct ]] || return 0
+  redis_port=$(free_port)
+  open_doors 'commands: ["@doors"]'
+  {
+    datasource redis "$redis_port"
+    [[ $mode != terminated ]] || terminate_redis_logins
+  } >"$work/portcullis.yaml"
+  run_proxy "$redis_port"
+  [[ $mode == terminated ]] || return 0
+  redis_tls=yes redis_url=rediss://default:$password@127.0.0.1
+  export COMPAT_PASSWORD=$password REDISCLI_AUTH=$password
+}
+
+# Lines of the datasource: a password over TLS, held against a verifier of ours.
+terminate_redis_logins() {
+  make_certificate
+  install -m 600 "$work/password" "$work/account.password"
+  printf 'version: 1\nidentities:\n  - {user: default, login: {scram: "%s"}}\n' \
+    "$("$portcullis" auth scram-verifier <"$work/password")" >"$work/rules/identities.yaml"
+  cat <<'YAML'
+    tls: {mode: required, certificate: server.crt, key: server.key}
+    authentication: [{method: password}]
+    upstream_login: [{user: default, password_file: account.password}]
+YAML
+}
+
+# --- the suites ------------------------------------------------------------------------------
+
+# Against a server it did not start. Left out: what replicates from the server (SYNC passes no proxy),
+# and a test that needs the server's process and leaves it asleep when it does not find it.
+suite_redis_tcl() {
+  local folder=$work/redis options=()
+  cp -r "$redis_source_dir" "$folder"
+  mkdir -p "$folder/tests/tmp" "$folder/tests/tls"
+  if [[ -n $redis_tls ]]; then
+    require tcl-tls
+    cp "$work/server.crt" "$folder/tests/tls/ca.crt"
+    cp "$work/server.crt" "$folder/tests/tls/client.crt"
+    cp "$work/server.key" "$folder/tests/tls/client.key"
+    options=(--tls)
+  fi
+  (cd "$folder" && timeout 900 tclsh tests/test_helper.tcl --host 127.0.0.1 --port "$redis_port" \
+    --durable --no-latency --tags -needs:repl "${options[@]}" \
+    --skiptest 'SRANDMEMBER with a dict containing long chain')
+}
+
+# What needs a cluster, a module, a replica, TLS files of theirs or a service is left out. What fails
+# is tried again, up to twice: some tests race, directly as well.
+redis_py_tests() {
+  local protocol=$1 folder=$work/redis-py url=$redis_url:$redis_port/0 try again=()
+  [[ -z $redis_tls ]] || url+="?ssl_ca_certs=$work/server.crt&ssl_check_hostname=false"
+  mkdir "$folder"
+  cp -r "$redis_py_dir/tests" "$redis_py_dir/pyproject.toml" "$folder"
+  for try in 1 2 3; do
+    (cd "$folder" && timeout 900 "$cache/redis-venv/bin/python" -B -m pytest -q \
+      -o filterwarnings= -o addopts= --junitxml="$try.xml" --redis-url "$url" \
+      --protocol "$protocol" \
+      -m 'not onlycluster and not redismod and not ssl and not replica and not cp_integration' \
+      --ignore-glob '*test_scenario' --ignore-glob '*test_multidb' --ignore-glob '*test_cluster*' \
+      --ignore-glob '*test_sentinel.py' \
+      ${again[@]+"${again[@]}"} tests) && break
+    again=(--last-failed)
+  done
+  cat "$folder"/*.xml
+}
+
+suite_redis_py_2() { redis_py_tests 2; }
+
+suite_redis_py_3() { redis_py_tests 3; }
