@@ -225,6 +225,42 @@ pub struct KeyGovernance {
     pub masks: Vec<ValueMask>,
 }
 
+/// Where the names of an identity's keys and channels are at the server: behind a prefix that the
+/// client neither writes nor sees.
+///
+/// Every key, channel and pattern for either that the client names gets the prefix (in a pattern its
+/// letters stand for themselves); every name the server tells loses it, and one that is not behind it
+/// is not told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenancy {
+    /// What stands before each name: printable ASCII.
+    pub prefix: Arc<str>,
+    /// The rule that asked for it.
+    pub rule: RuleId,
+}
+
+/// A bound on the arguments of one command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// What is bounded.
+    pub what: Bounded,
+    /// The most there may be.
+    pub max: u64,
+    /// The rule that asked for it.
+    pub rule: RuleId,
+}
+
+/// What a bound counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bounded {
+    /// Bytes of each pattern for names of keys or channels.
+    PatternBytes,
+    /// Bytes of each argument that is not the command's name, a key or a channel.
+    ArgumentBytes,
+    /// How many such arguments there are.
+    Arguments,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -217,7 +217,13 @@ mod mask {
 
 #[cfg(test)]
 mod redis {
-    use portcullis::analysis::redis::{Found, Table, Uses};
+    use portcullis::analysis::redis::{Found, Shape, Table, Uses};
+    use portcullis::mask::{MaskKey, Masker};
+    use portcullis::name::{Glob, RuleId};
+    use portcullis::obligation::{MaskFn, Token, ValueMask};
+    use portcullis::session::resp::reshape::{Job, KeyMasks, Owed, Reshaper, Step, With};
+    use portcullis::wire::queue::ByteQueue;
+    use portcullis::wire::resp::Protocol;
 
     /// Finding a command and its keys, once the lists have held as many before.
     #[test]
@@ -241,5 +247,56 @@ mod redis {
         };
         look_up();
         assert_eq!(allocation_counter::measure(look_up).count_total, 0);
+    }
+
+    /// What a masked reply costs does not grow with its elements: the job, and nothing for each of
+    /// them. A mask inside of JSON has a list of its own.
+    #[test]
+    fn elements_are_masked_without_allocating() {
+        let masks = |function: MaskFn| {
+            let fields = Some([Glob::new("f?")][..].into());
+            let rule = RuleId("r".into());
+            KeyMasks::new(&[ValueMask {
+                pattern: "*".into(),
+                fields,
+                path: None,
+                function,
+                class: None,
+                rule,
+            }])
+        };
+        let key = MaskKey::new(1, vec![7; 32].into()).unwrap();
+        let masker = Masker::with_key(&key);
+        let with = With { masker: &masker, protocol: Protocol::Resp2 };
+        let pairs = Shape::Pairs(Box::new(Shape::Field), Box::new(Shape::Value));
+        for function in [
+            MaskFn::Partial { prefix: 1, suffix: 1, fill: '*' },
+            MaskFn::TokenHmac(Token::new(26, "p_").unwrap()),
+            MaskFn::Nullify,
+        ] {
+            let masks = masks(function);
+            let owed = || {
+                let keys = std::iter::once((&b"k"[..], &masks));
+                Owed::One(Job::new(&pairs, &[b"HGETALL", b"k".as_slice()][..], keys))
+            };
+            let mut reshaper = Reshaper::default();
+            let mut out = ByteQueue::default();
+            let mut cost = |elements: usize| {
+                let pair = "$2\r\nf1\r\n$10\r\nZo\u{eb} Ada B\r\n$4\r\nname\r\n$3\r\nAda\r\n";
+                let reply = format!("*{}\r\n{}", elements * 4, pair.repeat(elements));
+                let mut input = bytes::BytesMut::from(reply.as_str());
+                let work = || {
+                    let step = reshaper.feed(&owed(), with, &mut input, &mut out);
+                    assert_eq!(step, Ok(Step::Done));
+                    let len = out.len();
+                    bytes::Buf::advance(&mut out, len);
+                };
+                allocation_counter::measure(work).count_total
+            };
+            cost(500);
+            let few = cost(1);
+            assert_eq!(cost(400), few);
+            assert!(few <= 4, "{few}");
+        }
     }
 }

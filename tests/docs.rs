@@ -74,3 +74,77 @@ mod tests {
         }
     }
 }
+
+/// What docs/RULES.md shows is a rule set that does what it says, and so are the packs.
+#[cfg(all(test, feature = "serve"))]
+mod rules {
+    use std::path::Path;
+
+    use portcullis::analysis::sql::analyze;
+    use portcullis::analysis::{AnalyzerLimits, Catalog};
+    use portcullis::cli::rules::{Knowledge, Report, check};
+    use portcullis::facts::{Facts, Relation};
+    use portcullis::name::Protocol;
+    use portcullis::policy::{Login, SourceFile};
+    use portcullis::reload::{Files, Language, default_path};
+
+    /// Tables of the examples.
+    const SCHEMA: &str = "CREATE TABLE customers (id int, tenant_id text, email text);";
+
+    fn checked(files: &Files) -> Report {
+        let catalog = Catalog::from_ddl("demo", SCHEMA).unwrap();
+        let language = Language::without_configuration();
+        let understand = |text: &str, login: &Login| -> Facts {
+            if login.protocol == Protocol::REDIS {
+                return language.command(text);
+            }
+            analyze(text, Some(&catalog), &default_path(), &AnalyzerLimits::default()).facts
+        };
+        let relations: Vec<&Relation> = catalog.relations().map(|one| &**one).collect();
+        let knowledge = Knowledge {
+            analyze: &understand,
+            language: &language,
+            relations: &relations,
+            predicates: &|_| Vec::new(),
+        };
+        check(files, knowledge)
+    }
+
+    fn read(path: &str) -> String {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        std::fs::read_to_string(&path).unwrap()
+    }
+
+    fn file(name: String, text: &str) -> SourceFile {
+        SourceFile { name, text: text.to_owned() }
+    }
+
+    #[test]
+    fn every_example_of_rules_passes_its_own_tests() {
+        let text = read("docs/RULES.md");
+        let mut cases = 0;
+        let blocks = text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        for (number, block) in blocks.enumerate() {
+            let name = format!("docs/RULES.md example {}", number + 1);
+            let mut files =
+                Files { rules: Vec::new(), identities: None, schema: None, digest: [0; 32] };
+            if block.contains("identities:") {
+                files.rules.push(file("none.yaml".to_owned(), "version: 1\nrules: []\n"));
+                files.identities = Some(file(name, block));
+            } else {
+                files.rules.push(file(name, block));
+            }
+            let report = checked(&files);
+            assert!(report.passed(), "{report}\n{block}");
+            cases += report.cases;
+        }
+        assert!(cases >= 9, "{cases} cases: the examples were not found");
+    }
+
+    #[test]
+    fn the_packs_pass_their_own_tests() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/packs");
+        let report = checked(&Files::read(&folder).unwrap());
+        assert!(report.passed() && report.cases > 5, "{report}");
+    }
+}

@@ -60,6 +60,10 @@ struct Expect {
     /// `schema.relation`. Empty: nothing is filtered.
     filtered: Option<Vec<String>>,
     limited: Option<String>,
+    /// The rule that bounds its arguments.
+    bounded: Option<String>,
+    /// What stands before its names at the server.
+    prefix: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -254,17 +258,23 @@ fn expect(node: &Node, problems: &mut Problems) -> Option<Expect> {
     let filtered = map.optional("filtered").and_then(|node| node.strings(problems));
     let filtered =
         filtered.map(|texts| texts.into_iter().map(|(text, _)| text.to_owned()).collect());
-    let limited = map.optional("limited").and_then(|node| node.string(problems));
+    let mut text =
+        |key| map.optional(key).and_then(|node| node.string(problems)).map(str::to_owned);
+    let (limited, bounded, prefix) = (text("limited"), text("bounded"), text("prefix"));
     map.finish(problems);
-    let expect = Expect { allowed, denied, masked, filtered, limited: limited.map(str::to_owned) };
+    let expect = Expect { allowed, denied, masked, filtered, limited, bounded, prefix };
     let permits = expect.allowed
         || expect.masked.is_some()
         || expect.filtered.is_some()
-        || expect.limited.is_some();
+        || expect.limited.is_some()
+        || expect.bounded.is_some()
+        || expect.prefix.is_some();
     if permits == expect.denied.is_some() {
         problems.push(
             Diagnostic::error(&node.span, "expected either `denied` or what comes with permission")
-                .with_help("masked, filtered, limited and allowed can be combined"),
+                .with_help(
+                    "masked, filtered, limited, bounded, prefix and allowed can be combined",
+                ),
         );
         return None;
     }
@@ -292,6 +302,8 @@ impl Expect {
                 let mut wrong = self.wrong_masks(allowed);
                 wrong.extend(self.wrong_filters(allowed));
                 wrong.extend(self.wrong_limit(allowed));
+                wrong.extend(self.wrong_bound(allowed));
+                wrong.extend(self.wrong_prefix(allowed));
                 wrong
             }
         }
@@ -299,17 +311,16 @@ impl Expect {
 
     fn wrong_masks(&self, allowed: &Allowed) -> Vec<String> {
         let Some(expected) = &self.masked else { return Vec::new() };
-        let found: Vec<(String, &str)> = allowed
-            .governances
-            .iter()
-            .flat_map(|governance| {
-                let path = &governance.relation.path;
-                governance
-                    .masks
-                    .iter()
-                    .map(move |mask| (format!("{path}.{}", mask.column), mask.function.name()))
-            })
-            .collect();
+        let columns = allowed.governances.iter().flat_map(|governance| {
+            let path = &governance.relation.path;
+            governance
+                .masks
+                .iter()
+                .map(move |mask| (format!("{path}.{}", mask.column), mask.function.name()))
+        });
+        let values = allowed.values.iter().flat_map(|governance| &governance.masks);
+        let values = values.map(|mask| (mask.pattern.to_string(), mask.function.name()));
+        let found: Vec<(String, &str)> = columns.chain(values).collect();
         if expected.is_empty() {
             let unwanted = found.iter().map(|(column, _)| format!("`{column}` is masked"));
             return unwanted.collect();
@@ -345,6 +356,23 @@ impl Expect {
             .filter(|name| !found.iter().any(|path| ends_with_name(path, name)))
             .map(|name| format!("expected `{name}` filtered, it is not"))
             .collect()
+    }
+
+    fn wrong_bound(&self, allowed: &Allowed) -> Option<String> {
+        let rule = self.bounded.as_ref()?;
+        let found = allowed.bounds.iter().any(|bound| *bound.rule.0 == **rule);
+        (!found).then(|| format!("expected bounded by `{rule}`, it is not"))
+    }
+
+    fn wrong_prefix(&self, allowed: &Allowed) -> Option<String> {
+        let prefix = self.prefix.as_ref()?;
+        match &allowed.tenancy {
+            Some(tenancy) if *tenancy.prefix == **prefix => None,
+            Some(tenancy) => {
+                Some(format!("expected the prefix `{prefix}`, got `{}`", tenancy.prefix))
+            }
+            None => Some(format!("expected the prefix `{prefix}`, there is none")),
+        }
     }
 
     fn wrong_limit(&self, allowed: &Allowed) -> Option<String> {

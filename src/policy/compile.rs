@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::diagnostic::{Diagnostic, nearest};
 use super::identity::Identities;
 use super::predicate::LOGIN_VALUES;
+use super::prefix;
 use super::rule::{CountedBy, Effect, Mask, Rule, Written, class_exists};
 use super::ruleset::{FieldDigest, RuleSet};
 use super::source::{self, SourceFile};
@@ -55,6 +56,7 @@ impl RuleSet {
         check_classes(&set, &mut problems);
         check_masks(&set, &mut problems);
         vocabulary.check(&mut set, &mut problems);
+        prefix::check(&set, &mut problems);
         if let Some(file) = identities {
             set.identities = Identities::read(file, &mut problems);
             check_roles(&set, &mut problems);
@@ -176,7 +178,12 @@ fn mask_targets(rule: &Rule) -> Vec<(String, &MaskFn)> {
             }
             targets.into_iter().map(|target| (target, function)).collect()
         }
-        Effect::Filter(_) | Effect::Allow(_) | Effect::Deny { .. } | Effect::Limit(_) => Vec::new(),
+        Effect::Filter(_)
+        | Effect::Allow(_)
+        | Effect::Deny { .. }
+        | Effect::Limit(_)
+        | Effect::Prefix(_)
+        | Effect::Bounds(_) => Vec::new(),
     }
 }
 
@@ -234,11 +241,16 @@ fn check_attributes(set: &RuleSet, problems: &mut Problems) {
             Effect::Filter(filter) => {
                 (&filter.span, filter.references.iter().map(|name| &**name).collect())
             }
+            Effect::Prefix(prefix) => {
+                (&rule.span, prefix.references().map(|name| &**name).collect())
+            }
             Effect::Limit(rate) => match &rate.by {
                 CountedBy::Attribute(name) => (&rule.span, vec![name]),
                 CountedBy::User | CountedBy::Address | CountedBy::Database => continue,
             },
-            Effect::Mask(_) | Effect::Allow(_) | Effect::Deny { .. } => continue,
+            Effect::Mask(_) | Effect::Allow(_) | Effect::Deny { .. } | Effect::Bounds(_) => {
+                continue;
+            }
         };
         for name in names {
             if known.contains(name) || LOGIN_VALUES.contains(&name) {

@@ -21,6 +21,8 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use store::bounds;
+
 /// Watches an evaluation. `()` watches nothing and compiles away.
 pub trait Trace {
     /// A rule that concerns the identity was looked at.
@@ -104,9 +106,10 @@ impl<'a> Question<'a> {
     /// Whether the rule has something to say about this text.
     fn matches(&self, rule: &Rule) -> bool {
         match &rule.effect {
-            Effect::Deny { .. } | Effect::Limit(_) => {
+            Effect::Deny { .. } | Effect::Limit(_) | Effect::Bounds(_) => {
                 rule.object.fits(self.facts, &self.set.labels)
             }
+            Effect::Prefix(_) => self.names_in_a_store(),
             Effect::Mask(_) | Effect::Filter(_) => {
                 let on_rows = || self.row_relations().any(|relation| self.owes(rule, relation));
                 (self.fits_statement(&rule.object) && on_rows()) || self.masks_some_key(rule)
@@ -127,7 +130,11 @@ impl<'a> Question<'a> {
                 selected.iter().any(|column| mask.function(column.label).is_some())
             }
             Effect::Filter(_) => rule.object.fits_relation(relation, &self.set.labels),
-            Effect::Allow(_) | Effect::Deny { .. } | Effect::Limit(_) => false,
+            Effect::Allow(_)
+            | Effect::Deny { .. }
+            | Effect::Limit(_)
+            | Effect::Prefix(_)
+            | Effect::Bounds(_) => false,
         }
     }
 
@@ -199,7 +206,12 @@ impl<'a> Question<'a> {
             .filter(|rule| rule.enforced() && self.owes(rule, relation))
             .filter_map(|rule| match &rule.effect {
                 Effect::Filter(filter) => Some(self.filter(rule, filter)),
-                Effect::Mask(_) | Effect::Allow(_) | Effect::Deny { .. } | Effect::Limit(_) => None,
+                Effect::Mask(_)
+                | Effect::Allow(_)
+                | Effect::Deny { .. }
+                | Effect::Limit(_)
+                | Effect::Prefix(_)
+                | Effect::Bounds(_) => None,
             })
             .collect()
     }
@@ -232,6 +244,8 @@ impl<'a> Question<'a> {
         Allowed {
             governances,
             values: self.value_masks(matched),
+            tenancy: self.tenancy().cloned(),
+            bounds: bounds(matched),
             limits: matched.iter().filter_map(|rule| self.limit(rule)).collect(),
             rules: shaping(matched),
             observed: observed.iter().map(|rule| rule.id.clone()).collect(),
@@ -248,7 +262,12 @@ impl<'a> Question<'a> {
                 subject: self.class.identity.subject(&rate.by),
                 enforced: rule.enforced(),
             }),
-            Effect::Mask(_) | Effect::Filter(_) | Effect::Allow(_) | Effect::Deny { .. } => None,
+            Effect::Mask(_)
+            | Effect::Filter(_)
+            | Effect::Allow(_)
+            | Effect::Deny { .. }
+            | Effect::Prefix(_)
+            | Effect::Bounds(_) => None,
         }
     }
 }
@@ -260,7 +279,9 @@ fn enforced_mask<'a>(rule: &&'a Rule) -> Option<(&'a Rule, &'a Mask)> {
         | Effect::Filter(_)
         | Effect::Allow(_)
         | Effect::Deny { .. }
-        | Effect::Limit(_) => None,
+        | Effect::Limit(_)
+        | Effect::Prefix(_)
+        | Effect::Bounds(_) => None,
     }
 }
 
@@ -275,7 +296,9 @@ fn denied_by(rule: &Rule) -> Option<Denial> {
         | Effect::Mask(_)
         | Effect::Filter(_)
         | Effect::Allow(_)
-        | Effect::Limit(_) => None,
+        | Effect::Limit(_)
+        | Effect::Prefix(_)
+        | Effect::Bounds(_) => None,
     }
 }
 
@@ -290,7 +313,12 @@ fn shaping(matched: &[&Rule]) -> Vec<RuleId> {
 fn permits(rule: &Rule) -> bool {
     match &rule.effect {
         Effect::Allow(_) => true,
-        Effect::Mask(_) | Effect::Filter(_) | Effect::Deny { .. } | Effect::Limit(_) => false,
+        Effect::Mask(_)
+        | Effect::Filter(_)
+        | Effect::Deny { .. }
+        | Effect::Limit(_)
+        | Effect::Prefix(_)
+        | Effect::Bounds(_) => false,
     }
 }
 
@@ -298,8 +326,8 @@ fn permits(rule: &Rule) -> bool {
 fn shapes(rule: &Rule) -> bool {
     rule.enforced()
         && match &rule.effect {
-            Effect::Mask(_) | Effect::Filter(_) | Effect::Allow(_) => true,
-            Effect::Deny { .. } | Effect::Limit(_) => false,
+            Effect::Mask(_) | Effect::Filter(_) | Effect::Allow(_) | Effect::Prefix(_) => true,
+            Effect::Deny { .. } | Effect::Limit(_) | Effect::Bounds(_) => false,
         }
 }
 
@@ -309,14 +337,19 @@ fn would_have_acted(rule: &Rule) -> bool {
     !rule.enforced()
         && match &rule.effect {
             Effect::Mask(_) | Effect::Filter(_) | Effect::Deny { .. } => true,
-            Effect::Allow(_) | Effect::Limit(_) => false,
+            Effect::Allow(_) | Effect::Limit(_) | Effect::Prefix(_) | Effect::Bounds(_) => false,
         }
 }
 
 fn warning(rule: &Rule) -> String {
     let text = match &rule.effect {
         Effect::Deny { message } => message.as_deref(),
-        Effect::Mask(_) | Effect::Filter(_) | Effect::Allow(_) | Effect::Limit(_) => None,
+        Effect::Mask(_)
+        | Effect::Filter(_)
+        | Effect::Allow(_)
+        | Effect::Limit(_)
+        | Effect::Prefix(_)
+        | Effect::Bounds(_) => None,
     };
     let text = text.or(rule.description.as_deref()).unwrap_or("it would act on this statement");
     format!("rule {}: {text}", rule.id)

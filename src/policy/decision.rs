@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::name::RuleId;
-use crate::obligation::{Governance, KeyGovernance};
+use crate::obligation::{Bound, Governance, KeyGovernance, Tenancy};
 
 /// The answer for one text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,10 @@ pub struct Allowed {
     pub governances: Vec<Governance>,
     /// One entry per key whose values owe something, by place; keys that owe nothing are absent.
     pub values: Vec<KeyGovernance>,
+    /// Where the names of its keys and channels are at the server; `None`: where the client says.
+    pub tenancy: Option<Arc<Tenancy>>,
+    /// Bounds on the arguments of a command, to be compared each time.
+    pub bounds: Vec<Bound>,
     /// Limits to charge each time the text runs.
     pub limits: Vec<Limit>,
     /// Enforced rules that shaped the decision: masks and filters first, then allows, each by id.

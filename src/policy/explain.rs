@@ -10,6 +10,7 @@ use super::rule::Mode;
 use super::ruleset::RuleSet;
 use crate::facts::Facts;
 use crate::name::RuleId;
+use crate::obligation::Bounded;
 
 /// A decision with everything that led to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,6 +163,17 @@ fn write_decision(f: &mut fmt::Formatter<'_>, decision: &Decision) -> fmt::Resul
             for mask in allowed.values.iter().flat_map(|governance| &governance.masks) {
                 let function = mask.function.name();
                 writeln!(f, "  mask    {} {function} (rule {})", mask.pattern, mask.rule)?;
+            }
+            if let Some(tenancy) = &allowed.tenancy {
+                writeln!(f, "  prefix  {} (rule {})", tenancy.prefix, tenancy.rule)?;
+            }
+            for bound in &allowed.bounds {
+                let what = match bound.what {
+                    Bounded::PatternBytes => "bytes of a pattern",
+                    Bounded::ArgumentBytes => "bytes of an argument",
+                    Bounded::Arguments => "arguments",
+                };
+                writeln!(f, "  at most {} {what} (rule {})", bound.max, bound.rule)?;
             }
             for limit in &allowed.limits {
                 let seconds = limit.per_us / 1_000_000;

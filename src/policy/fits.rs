@@ -64,7 +64,12 @@ impl ClassPatterns {
                     keys.extend(allow.store.key_globs());
                     channels.extend(allow.store.channels.iter().flatten());
                 }
-                Effect::Mask(_) | Effect::Filter(_) | Effect::Deny { .. } | Effect::Limit(_) => {}
+                Effect::Mask(_)
+                | Effect::Filter(_)
+                | Effect::Deny { .. }
+                | Effect::Limit(_)
+                | Effect::Prefix(_)
+                | Effect::Bounds(_) => {}
             }
         }
         Self { keys: distinct(keys), channels: distinct(channels) }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::credential::{ApiKey, Claims, Credential};
+use super::decision::Denial;
 use super::diagnostic::{Diagnostic, Span};
 use super::fits::ClassPatterns;
 use super::pattern::Names;
@@ -16,6 +17,7 @@ use super::source::{SourceFile, bounded, kept, network, one_or_many, shown_text,
 use super::verifier::ScramVerifier;
 use super::yaml::{Document, MapReader, Node, Problems};
 use crate::name::{Glob, Protocol};
+use crate::obligation::Tenancy;
 
 mod access;
 #[cfg(test)]
@@ -79,6 +81,16 @@ pub struct IdentityClass {
     pub(crate) rules: Vec<usize>,
     /// Patterns of keys and channels that its decisions depend on.
     pub(crate) patterns: Arc<ClassPatterns>,
+    /// Where the names of its keys and channels are at the server, or why that cannot be said.
+    pub(crate) tenancy: Result<Option<Arc<Tenancy>>, Denial>,
+}
+
+impl IdentityClass {
+    /// Where the names of its keys and channels are at the server; `None`: where the client says, or
+    /// nowhere, for then every command that names any is refused.
+    pub fn tenancy(&self) -> Option<&Arc<Tenancy>> {
+        self.tenancy.as_ref().ok().and_then(Option::as_ref)
+    }
 }
 
 /// The identities file, frozen.

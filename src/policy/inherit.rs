@@ -76,7 +76,9 @@ impl RuleSet {
                 columns: selected().map(|selected| (&**selected.column, None)).collect(),
             },
             Effect::Deny { .. } => rows(),
-            Effect::Allow(_) | Effect::Limit(_) => Hold::default(),
+            Effect::Allow(_) | Effect::Limit(_) | Effect::Prefix(_) | Effect::Bounds(_) => {
+                Hold::default()
+            }
         }
     }
 }
@@ -107,7 +109,7 @@ fn finding(rule: &Rule, child: &Relation, parent: &RelationPath) -> Diagnostic {
             format!("rule `{id}` denies `{child}` but not its parent `{parent}`, through which its rows can be reached"),
         )
         .with_help(format!("to keep them from everybody it concerns, deny `{parent}` or filter it")),
-        Effect::Mask(_) | Effect::Filter(_) | Effect::Allow(_) | Effect::Limit(_) => {
+        Effect::Mask(_) | Effect::Filter(_) | Effect::Allow(_) | Effect::Limit(_) | Effect::Prefix(_) | Effect::Bounds(_) => {
             Diagnostic::error(
                 &rule.span,
                 format!("rule `{id}` governs `{child}` but not its parent `{parent}`, through which it can be read"),

@@ -23,6 +23,7 @@ mod instant;
 mod limit;
 mod pattern;
 mod predicate;
+mod prefix;
 mod rule;
 mod ruleset;
 mod source;

@@ -9,10 +9,11 @@ use ipnet::IpNet;
 use super::diagnostic::Span;
 use super::identity::Identity;
 use super::pattern::{ColumnPattern, FunctionPattern, Names, RelationPattern, Verbs};
+use super::prefix::Prefix;
 use super::store::{Places, StoreAllow, StoreMatch};
 use crate::facts::{Facts, KeyUse, Relation, Verb};
 use crate::name::{Glob, Protocol, RuleId};
-use crate::obligation::MaskFn;
+use crate::obligation::{Bounded, MaskFn};
 
 /// A rule as read and checked.
 #[derive(Debug)]
@@ -81,8 +82,14 @@ pub(crate) enum Effect {
     Mask(Mask),
     Filter(Filter),
     Allow(Allow),
-    Deny { message: Option<Box<str>> },
+    Deny {
+        message: Option<Box<str>>,
+    },
     Limit(Rate),
+    /// Names of keys and channels stand behind a prefix.
+    Prefix(Prefix),
+    /// Bounds on the arguments of commands.
+    Bounds(Vec<(Bounded, u64)>),
 }
 
 /// Masks by class, or one for every column matched.
@@ -179,7 +186,12 @@ impl Rule {
     pub(crate) fn only_opens_doors(&self) -> bool {
         match &self.effect {
             Effect::Allow(allow) => allow.only_opens_doors(),
-            Effect::Mask(_) | Effect::Filter(_) | Effect::Deny { .. } | Effect::Limit(_) => false,
+            Effect::Mask(_)
+            | Effect::Filter(_)
+            | Effect::Deny { .. }
+            | Effect::Limit(_)
+            | Effect::Prefix(_)
+            | Effect::Bounds(_) => false,
         }
     }
 
@@ -193,7 +205,7 @@ impl Rule {
                 Effect::Deny { .. } => {
                     self.object.store.is_empty() && self.object.about_relations()
                 }
-                Effect::Limit(_) => false,
+                Effect::Limit(_) | Effect::Prefix(_) | Effect::Bounds(_) => false,
             }
     }
 }
@@ -218,6 +230,12 @@ impl Effect {
             Self::Allow(_) => "allow",
             Self::Deny { .. } => "deny",
             Self::Limit(_) => "limit",
+            Self::Prefix(_) => "prefix",
+            // By its key in rule files.
+            Self::Bounds(bounds) => match bounds.first() {
+                Some((Bounded::PatternBytes, _)) => "patterns",
+                Some((Bounded::ArgumentBytes | Bounded::Arguments, _)) | None => "values",
+            },
         }
     }
 }
@@ -380,6 +398,16 @@ impl Object {
             || !self.functions.is_empty()
             || !self.except_functions.is_empty()
             || self.without_where
+    }
+
+    /// Whether it fits everything.
+    pub(crate) fn says_nothing(&self) -> bool {
+        let classes = &self.classes;
+        !self.about_statements()
+            && self.store.is_empty()
+            && self.levels.is_empty()
+            && classes.any.is_empty()
+            && classes.except.is_empty()
     }
 
     /// The labels it speaks of.

@@ -9,6 +9,7 @@ use super::credential::ApiKey;
 use super::diagnostic::Span;
 use super::fits::ClassPatterns;
 use super::identity::{Identities, Identity, IdentityClass, Login, NotAdmitted};
+use super::prefix;
 use super::rule::{CountedBy, Effect, Label, Rule};
 use super::verifier::ScramVerifier;
 use crate::name::{RuleId, hex};
@@ -42,7 +43,12 @@ impl RuleSet {
     pub fn filters(&self) -> impl Iterator<Item = (&RuleId, &str, &Span)> {
         self.rules.iter().filter_map(|rule| match &rule.effect {
             Effect::Filter(filter) => Some((&rule.id, &*filter.predicate, &filter.span)),
-            Effect::Mask(_) | Effect::Allow(_) | Effect::Deny { .. } | Effect::Limit(_) => None,
+            Effect::Mask(_)
+            | Effect::Allow(_)
+            | Effect::Deny { .. }
+            | Effect::Limit(_)
+            | Effect::Prefix(_)
+            | Effect::Bounds(_) => None,
         })
     }
 
@@ -111,6 +117,7 @@ impl RuleSet {
                 || identity.login.default_deny
                 || identity.withdrawn,
             governed: rules.iter().any(|rule| rule.governs()),
+            tenancy: prefix::tenancy(&rules, &identity),
             identity,
             patterns: Arc::new(ClassPatterns::of(&rules, &self.labels)),
             rules: indexes,
@@ -151,6 +158,7 @@ fn values_used(rules: &[&Rule]) -> BTreeSet<Arc<str>> {
     for rule in rules {
         match &rule.effect {
             Effect::Filter(filter) => names.extend(filter.references.iter().cloned()),
+            Effect::Prefix(prefix) => names.extend(prefix.references().cloned()),
             Effect::Limit(rate) => {
                 names.insert(match &rate.by {
                     CountedBy::User => "user".into(),
@@ -159,7 +167,7 @@ fn values_used(rules: &[&Rule]) -> BTreeSet<Arc<str>> {
                     CountedBy::Attribute(name) => Arc::clone(name),
                 });
             }
-            Effect::Mask(_) | Effect::Allow(_) | Effect::Deny { .. } => {}
+            Effect::Mask(_) | Effect::Allow(_) | Effect::Deny { .. } | Effect::Bounds(_) => {}
         }
     }
     names

@@ -183,11 +183,16 @@ fn rule(node: &Node, problems: &mut Problems) -> Option<Rule> {
     };
     let effect = effect::read(&mut map, problems);
     predicates(&mut map, effect.as_ref(), problems);
-    map.unsupported(&["when", "require", "not_after", "ticket", "unclassified"], problems);
+    map.unsupported(&["when", "require", "not_after", "ticket", "unclassified", "ttl"], problems);
     map.finish(problems);
     let (subject, object, written) = matched?;
     let effect = effect?;
     fits_effect(node, &object, &effect, problems);
+    let watched = mode.is_some_and(|mode| mode != Mode::Enforce);
+    if watched && matches!(effect, Effect::Prefix(_) | Effect::Bounds(_)) {
+        let message = format!("`{}` can only be enforced: leave `mode` out", effect.name());
+        problems.error(&node.span, message);
+    }
     Some(Rule {
         id: id?,
         span: node.span.clone(),
@@ -276,7 +281,7 @@ fn fits_effect(node: &Node, object: &Object, effect: &Effect, problems: &mut Pro
                 );
             }
         }
-        Effect::Deny { .. } | Effect::Limit(_) => {}
+        Effect::Deny { .. } | Effect::Limit(_) | Effect::Prefix(_) | Effect::Bounds(_) => {}
     }
     let on_rows = matches!(effect, Effect::Mask(_) | Effect::Filter(_));
     if on_rows && (by_call || object.without_where) {

@@ -57,9 +57,12 @@ impl RuleSet {
         self.rules.iter().flat_map(move |rule| {
             let mask = match &rule.effect {
                 Effect::Mask(mask) => Some(mask),
-                Effect::Filter(_) | Effect::Allow(_) | Effect::Deny { .. } | Effect::Limit(_) => {
-                    None
-                }
+                Effect::Filter(_)
+                | Effect::Allow(_)
+                | Effect::Deny { .. }
+                | Effect::Limit(_)
+                | Effect::Prefix(_)
+                | Effect::Bounds(_) => None,
             };
             let selected = mask.map(|mask| (mask, rule.object.select(relation, &self.labels)));
             selected.into_iter().flat_map(move |(mask, columns)| {
@@ -80,7 +83,9 @@ impl RuleSet {
             | Effect::Mask(_)
             | Effect::Allow(_)
             | Effect::Deny { .. }
-            | Effect::Limit(_) => None,
+            | Effect::Limit(_)
+            | Effect::Prefix(_)
+            | Effect::Bounds(_) => None,
         })
     }
 
@@ -90,7 +95,12 @@ impl RuleSet {
             let object = &rule.object;
             let listed = match &rule.effect {
                 Effect::Allow(allow) => allow.relations.as_deref().unwrap_or_default(),
-                Effect::Mask(_) | Effect::Filter(_) | Effect::Deny { .. } | Effect::Limit(_) => &[],
+                Effect::Mask(_)
+                | Effect::Filter(_)
+                | Effect::Deny { .. }
+                | Effect::Limit(_)
+                | Effect::Prefix(_)
+                | Effect::Bounds(_) => &[],
             };
             let relations = object.relations.iter().chain(&object.except_relations).chain(listed);
             let columns = object.columns.iter().chain(&object.except_columns);

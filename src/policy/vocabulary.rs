@@ -51,13 +51,23 @@ impl Vocabulary {
                     self.check_commands(allow.store.commands.iter().flatten(), problems);
                     allow.store.only_doors = self.only_doors(&allow.store);
                 }
-                Effect::Mask(_) | Effect::Filter(_) | Effect::Deny { .. } | Effect::Limit(_) => {}
+                Effect::Mask(_)
+                | Effect::Filter(_)
+                | Effect::Deny { .. }
+                | Effect::Limit(_)
+                | Effect::Prefix(_)
+                | Effect::Bounds(_) => {}
             }
         }
         for rule in &set.rules {
             match &rule.effect {
                 Effect::Mask(mask) => self.check_mask(set, rule, mask, problems),
-                Effect::Filter(_) | Effect::Allow(_) | Effect::Deny { .. } | Effect::Limit(_) => {}
+                Effect::Filter(_)
+                | Effect::Allow(_)
+                | Effect::Deny { .. }
+                | Effect::Limit(_)
+                | Effect::Prefix(_)
+                | Effect::Bounds(_) => {}
             }
         }
     }

@@ -163,6 +163,8 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     /// Goes on until the session asks for something or the connection ends.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Effect, End>> {
         loop {
+            // A guess counts before its answer can be read: the next one may come at once.
+            self.note_logins();
             self.flush(cx)?;
             if !self.out.effects.is_empty() {
                 return Poll::Ready(Ok(self.out.effects.remove(0)));

@@ -11,7 +11,7 @@ use super::shared::Datasource;
 use super::upstream::Dial;
 use crate::auth::query::{AskServer, AuthQuery};
 use crate::session::auth::{AccountFailure, Report, Request, Secret};
-use crate::session::{Answer, EndCause, Session};
+use crate::session::{Answer, Effect, EndCause, Session};
 
 /// Asks over a connection as a session's.
 struct Asker<'a, D>(&'a Datasource<D>);
@@ -44,6 +44,17 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         match tokio::time::timeout_at(self.login_deadline(), answered).await {
             Ok(reply) => self.resume(Answer::Authenticate(Box::new(reply))).await,
             Err(_elapsed) => Err(self.finish(EndCause::LoginTimeout)),
+        }
+    }
+
+    /// Takes note of every attempt that was reported, ahead of whatever else was asked for.
+    pub(super) fn note_logins(&mut self) {
+        let Self { out, datasource, .. } = self;
+        for effect in out.effects.extract_if(.., |effect| matches!(effect, Effect::ReportLogin(_)))
+        {
+            if let Effect::ReportLogin(report) = effect {
+                datasource.auth.note(&report, datasource.shared.clock.now());
+            }
         }
     }
 

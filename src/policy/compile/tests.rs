@@ -142,7 +142,10 @@ fn mistakes_are_named() {
         ("id: A, match: {}, deny: true", "a rule id needs lower-case letters"),
         ("match: {}, deny: true", "`id` is missing"),
         ("id: a, deny: true", "`match` is missing"),
-        ("id: a, match: {}", "a rule needs one of mask, filter, allow, deny, limit"),
+        (
+            "id: a, match: {}",
+            "a rule needs one of mask, filter, allow, deny, limit, prefix, values",
+        ),
         ("id: a, match: {}, deny: true, limit: {rate: 1/s}", "a second effect `limit`"),
         ("id: a, mach: {}, deny: true", "unknown key `mach`, did you mean `match`?"),
         ("id: a, match: {user: [x]}, deny: true", "unknown key `user`, did you mean `users`?"),

@@ -61,7 +61,9 @@ impl<'a> Question<'a> {
             | Effect::Mask(_)
             | Effect::Filter(_)
             | Effect::Deny { .. }
-            | Effect::Limit(_) => None,
+            | Effect::Limit(_)
+            | Effect::Prefix(_)
+            | Effect::Bounds(_) => None,
         })
     }
 

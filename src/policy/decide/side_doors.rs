@@ -194,7 +194,9 @@ impl Question<'_> {
             | Effect::Mask(_)
             | Effect::Filter(_)
             | Effect::Deny { .. }
-            | Effect::Limit(_) => None,
+            | Effect::Limit(_)
+            | Effect::Prefix(_)
+            | Effect::Bounds(_) => None,
         })
     }
 }

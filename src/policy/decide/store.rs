@@ -1,8 +1,10 @@
 //! Commands of key-value stores: doors, allow lists, values that are masked, keys nobody names.
 
+use std::sync::Arc;
+
 use super::Question;
 use crate::facts::{CommandUse, Exposure, KeyUse, StoreFacts, Unnamed};
-use crate::obligation::{KeyGovernance, ValueMask};
+use crate::obligation::{Bound, KeyGovernance, MaskFn, Tenancy, ValueMask};
 use crate::policy::decision::{Denial, DenyReason};
 use crate::policy::rule::{Allow, Effect, Mask, Rule};
 use crate::policy::store::{Places, StoreAllow};
@@ -80,10 +82,42 @@ impl<'a> Question<'a> {
                 || channels.iter().any(|channel| store.covers_channel(channel)))
     }
 
+    /// Whether the text names, or reaches, keys or channels of a store.
+    pub(super) fn names_in_a_store(&self) -> bool {
+        let StoreFacts { command: _, keys, channels, unnamed } = &self.facts.store;
+        !keys.is_empty() || !channels.is_empty() || *unnamed != Unnamed::Untouched
+    }
+
+    /// Where the names of the identity's keys and channels are, for a command.
+    pub(super) fn tenancy(&self) -> Option<&'a Arc<Tenancy>> {
+        self.facts.store.command.as_ref()?;
+        self.class.tenancy()
+    }
+
+    /// Refuses what a prefix cannot be carried out on.
+    fn check_tenancy(&self, command: &CommandUse) -> Result<(), Denial> {
+        if !self.names_in_a_store() {
+            return Ok(());
+        }
+        let Some(tenancy) = self.class.tenancy.as_ref().map_err(Clone::clone)? else {
+            return Ok(());
+        };
+        let unnamed = self.facts.store.unnamed;
+        match unnamed {
+            // Their names come back and can be left out.
+            Unnamed::Untouched | Unnamed::Listed => Ok(()),
+            Unnamed::Counted | Unnamed::Changed | Unnamed::Reached => {
+                let message = format!("`{}` {}, not only yours", command.name, reach(unnamed));
+                Err(side_door(message).by(&tenancy.rule).with_hint(INSTEAD))
+            }
+        }
+    }
+
     /// Refuses what would go around a mask or a deny of keys; the first found is named.
     pub(super) fn check_command(&self, matched: &[&Rule]) -> Result<(), Denial> {
         let StoreFacts { command, keys, channels: _, unnamed } = &self.facts.store;
         let Some(command) = command else { return Ok(()) };
+        self.check_tenancy(command)?;
         let name = &command.name;
         if let Some(rule) = self.evaded().find(|rule| rule.enforced()) {
             let message = format!("`{name}` {}, and rules keep some from you", reach(*unnamed));
@@ -129,7 +163,14 @@ impl<'a> Question<'a> {
                 }
                 (Effect::Mask(_), Unnamed::Reached) => object.store.about_keys() || labelled(),
                 (Effect::Mask(_), Unnamed::Listed | Unnamed::Counted | Unnamed::Changed) => false,
-                (Effect::Filter(_) | Effect::Allow(_) | Effect::Limit(_), _)
+                (
+                    Effect::Filter(_)
+                    | Effect::Allow(_)
+                    | Effect::Limit(_)
+                    | Effect::Prefix(_)
+                    | Effect::Bounds(_),
+                    _,
+                )
                 | (_, Unnamed::Untouched) => false,
             }
         })
@@ -144,7 +185,12 @@ impl<'a> Question<'a> {
     fn masks_key(&self, rule: &Rule, key: &KeyUse) -> bool {
         match &rule.effect {
             Effect::Mask(mask) => !self.masks_by(rule, mask, key).is_empty(),
-            Effect::Filter(_) | Effect::Allow(_) | Effect::Deny { .. } | Effect::Limit(_) => false,
+            Effect::Filter(_)
+            | Effect::Allow(_)
+            | Effect::Deny { .. }
+            | Effect::Limit(_)
+            | Effect::Prefix(_)
+            | Effect::Bounds(_) => false,
         }
     }
 
@@ -190,8 +236,8 @@ impl<'a> Question<'a> {
 /// A mask on values of a key, but for the place in them.
 struct Made<'a> {
     rule: &'a Rule,
-    function: &'a crate::obligation::MaskFn,
-    class: Option<&'a std::sync::Arc<str>>,
+    function: &'a MaskFn,
+    class: Option<&'a Arc<str>>,
     key: &'a str,
 }
 
@@ -224,8 +270,25 @@ impl Made<'_> {
 /// Commands no list needs to name: the control of one's own connection and transaction, without
 /// which clients and their pools do not work. Their keys and channels are judged all the same.
 fn is_upkeep(command: &CommandUse) -> bool {
-    let own = |category: &std::sync::Arc<str>| matches!(&**category, "connection" | "transaction");
+    let own = |category: &Arc<str>| matches!(&**category, "connection" | "transaction");
     !command.door && command.categories.iter().any(own)
+}
+
+/// The bounds that rules which fit put on the arguments of a command.
+pub(super) fn bounds(matched: &[&Rule]) -> Vec<Bound> {
+    let bounds = matched.iter().filter_map(|rule| match &rule.effect {
+        Effect::Bounds(bounds) if rule.enforced() => Some((rule, bounds)),
+        Effect::Bounds(_)
+        | Effect::Mask(_)
+        | Effect::Filter(_)
+        | Effect::Allow(_)
+        | Effect::Deny { .. }
+        | Effect::Limit(_)
+        | Effect::Prefix(_) => None,
+    });
+    let each = bounds.flat_map(|(rule, bounds)| bounds.iter().map(move |bound| (rule, bound)));
+    each.map(|(rule, (what, max))| Bound { what: *what, max: *max, rule: rule.id.clone() })
+        .collect()
 }
 
 fn side_door(message: impl Into<String>) -> Denial {

@@ -1,4 +1,4 @@
-//! The effect of a rule: exactly one of mask, filter, allow, deny, limit.
+//! The effect of a rule: exactly one of those in [`EFFECTS`].
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,13 @@ use crate::obligation::{Alphabet, DateUnit, MaskFn, Token};
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::pattern::FunctionPattern;
 use crate::policy::predicate;
+use crate::policy::prefix::Prefix;
 use crate::policy::rule::{Allow, CountedBy, Effect, Filter, Mask, Object, Rate};
 use crate::policy::yaml::{self, Entry, MapReader, Node, Problems, Value};
 
 /// Keys of which a rule has exactly one.
-const EFFECTS: [&str; 5] = ["mask", "filter", "allow", "deny", "limit"];
+const EFFECTS: [&str; 8] =
+    ["mask", "filter", "allow", "deny", "limit", "prefix", "values", "patterns"];
 
 /// Reads the one effect of a rule.
 pub(super) fn read(map: &mut MapReader<'_>, problems: &mut Problems) -> Option<Effect> {
@@ -40,6 +42,9 @@ pub(super) fn read(map: &mut MapReader<'_>, problems: &mut Problems) -> Option<E
         "filter" => filter(node, problems).map(Effect::Filter),
         "allow" => allow(node, problems).map(Effect::Allow),
         "deny" => deny(node, problems),
+        "prefix" => prefix(node, problems).map(Effect::Prefix),
+        "values" => store::values(node, problems).map(Effect::Bounds),
+        "patterns" => store::patterns(node, problems).map(Effect::Bounds),
         _ => limit(node, problems).map(Effect::Limit),
     }
 }
@@ -329,6 +334,10 @@ fn allow(node: &Node, problems: &mut Problems) -> Option<Allow> {
             .collect(),
         store,
     })
+}
+
+fn prefix(node: &Node, problems: &mut Problems) -> Option<Prefix> {
+    kept(Prefix::parse(node.string(problems)?), &node.span, problems)
 }
 
 fn deny(node: &Node, problems: &mut Problems) -> Option<Effect> {

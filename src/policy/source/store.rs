@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::matching::kept;
 use super::one_or_many;
 use crate::name::Glob;
-use crate::obligation::JsonPath;
+use crate::obligation::{Bounded, JsonPath};
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::rule::{Effect, Object};
 use crate::policy::store::{CommandPattern, Places, StoreAllow};
@@ -35,6 +35,7 @@ pub(super) fn path(text: &str) -> Result<(JsonPath, Box<str>), String> {
 /// What an allow rule lists of commands.
 pub(super) fn allow(map: &mut MapReader<'_>, problems: &mut Problems) -> StoreAllow {
     let commands = map.optional("commands").map(|node| commands(node, problems));
+    map.unsupported(&["scripts"], problems);
     let mut listed = |key| map.optional(key).map(|node| globs(node, problems));
     StoreAllow {
         commands,
@@ -44,6 +45,34 @@ pub(super) fn allow(map: &mut MapReader<'_>, problems: &mut Problems) -> StoreAl
         channels: listed("channels"),
         only_doors: false,
     }
+}
+
+/// `values: {bytes_max, arguments_max}`.
+pub(super) fn values(node: &Node, problems: &mut Problems) -> Option<Vec<(Bounded, u64)>> {
+    let mut map = MapReader::new(node, problems)?;
+    let bytes = map.optional("bytes_max").map(|node| node.bytes(problems));
+    let arguments = map.optional("arguments_max").map(|node| node.u64(problems));
+    map.unsupported(&["elements_max"], problems);
+    map.finish(problems);
+    if bytes.is_none() && arguments.is_none() {
+        problems.error(&node.span, "`values` needs `bytes_max` or `arguments_max`");
+        return None;
+    }
+    let mut bounds = Vec::new();
+    for (what, max) in [(Bounded::ArgumentBytes, bytes), (Bounded::Arguments, arguments)] {
+        if let Some(max) = max {
+            bounds.push((what, max?));
+        }
+    }
+    Some(bounds)
+}
+
+/// `patterns: {length_max}`.
+pub(super) fn patterns(node: &Node, problems: &mut Problems) -> Option<Vec<(Bounded, u64)>> {
+    let mut map = MapReader::new(node, problems)?;
+    let length = map.required("length_max", problems).and_then(|node| node.u64(problems));
+    map.finish(problems);
+    Some(vec![(Bounded::PatternBytes, length?)])
 }
 
 fn commands(node: &Node, problems: &mut Problems) -> Vec<CommandPattern> {
@@ -56,6 +85,24 @@ fn commands(node: &Node, problems: &mut Problems) -> Vec<CommandPattern> {
 /// Refuses words that mean nothing, or something else than they seem to, for an effect.
 pub(super) fn fits_effect(span: &Span, object: &Object, effect: &Effect, problems: &mut Problems) {
     let store = &object.store;
+    match effect {
+        Effect::Prefix(_) if object.says_nothing() => return,
+        Effect::Prefix(_) => {
+            let message = "the match of a prefix says whom; it holds for every key and channel";
+            problems.error(span, message);
+            return;
+        }
+        Effect::Bounds(_) if object.about_statements() => {
+            problems.error(span, "`values` and `patterns` are about commands, not statements");
+            return;
+        }
+        Effect::Bounds(_)
+        | Effect::Mask(_)
+        | Effect::Filter(_)
+        | Effect::Allow(_)
+        | Effect::Deny { .. }
+        | Effect::Limit(_) => {}
+    }
     if store.is_empty() {
         return;
     }
@@ -72,7 +119,7 @@ pub(super) fn fits_effect(span: &Span, object: &Object, effect: &Effect, problem
         }
         // What stands in its match is refused where allow rules are checked.
         Effect::Allow(_) => {}
-        Effect::Deny { .. } | Effect::Limit(_) => {
+        Effect::Deny { .. } | Effect::Limit(_) | Effect::Prefix(_) | Effect::Bounds(_) => {
             if !store.places.is_empty() {
                 let message = "`fields` and `paths` belong to a mask: \
                                what a command names is its keys";

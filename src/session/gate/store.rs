@@ -14,6 +14,7 @@ use crate::event::{CommandRecord, RecordedMask, RecordedVerdict};
 use crate::facts::{
     Certainty, ChannelMode, ChannelUse, Exposure, Facts, KeyMode, KeyUse, StoreFacts, Unnamed,
 };
+use crate::obligation::{Bound, Bounded};
 use crate::policy::{Allowed, Decision, DenyReason, Fits, IdentityClass, Limit};
 use crate::session::Turn;
 use crate::session::resp::reshape::KeyMasks;
@@ -30,6 +31,8 @@ pub struct StorePlan {
     /// What values of keys owe, by the keys' kind ([`Plans::kind`]); kinds that owe nothing are
     /// absent.
     pub values: Vec<(usize, KeyMasks)>,
+    /// Bounds on the arguments, to be compared each time ([`StorePlan::within_bounds`]).
+    pub bounds: Vec<Bound>,
 }
 
 /// Whether a command goes to the server.
@@ -56,7 +59,34 @@ impl StorePlan {
             record: Arc::new(record),
             limits: Vec::new(),
             values: Vec::new(),
+            bounds: Vec::new(),
         }
+    }
+
+    /// Compares the arguments of a command with what rules let them be. `streamed` is the length of
+    /// a last argument whose bytes are not at hand.
+    ///
+    /// # Errors
+    /// The first bound that is exceeded, worded for the client.
+    pub fn within_bounds(
+        &self,
+        args: &(impl Args + ?Sized),
+        uses: &Uses,
+        streamed: Option<usize>,
+    ) -> Result<(), Refusal> {
+        self.bounds.iter().try_for_each(|bound| {
+            let found = match bound.what {
+                Bounded::PatternBytes => longest(args, patterns(uses), streamed),
+                Bounded::ArgumentBytes => longest(args, plain(args, uses), streamed),
+                Bounded::Arguments => count(plain(args, uses).count()),
+            };
+            if found <= bound.max {
+                return Ok(());
+            }
+            let (what, max) = (bounded(bound.what), bound.max);
+            let message = format!("this command has {found} {what}, more than {max}");
+            Err(Refusal { rule: Some(bound.rule.clone()), ..store_refusal(NOPERM, message) })
+        })
     }
 }
 
@@ -227,7 +257,13 @@ fn decide(turn: Turn<'_>, class: &IdentityClass, command: &Command, facts: &Fact
             return plan;
         }
     };
-    let Allowed { governances, values, limits, rules, observed, warnings: _ } = allowed;
+    let Allowed { governances, values, limits, rules, observed, warnings: _, tenancy, bounds } =
+        allowed;
+    if let Some(tenancy) = tenancy {
+        let text = "the prefix of your keys cannot be carried out yet";
+        let rule = Some(tenancy.rule.clone());
+        return StorePlan::refused(Some(command), Refusal { rule, ..store_refusal(NOPERM, text) });
+    }
     if !governances.is_empty() {
         // No relation is among the facts; this keeps a change there from opening anything.
         return StorePlan::refused(Some(command), key_not_at_hand());
@@ -242,7 +278,6 @@ fn decide(turn: Turn<'_>, class: &IdentityClass, command: &Command, facts: &Fact
         rules,
         observed,
         masked: masked.collect(),
-        patterns: turn.rules.set.patterns(class, &facts.store),
         ..CommandRecord::new(&command.fact)
     };
     if !record.masked.is_empty() {
@@ -253,6 +288,43 @@ fn decide(turn: Turn<'_>, class: &IdentityClass, command: &Command, facts: &Fact
         record: Arc::new(record),
         limits,
         values: values.iter().map(|one| (one.key, KeyMasks::new(&one.masks))).collect(),
+        bounds,
+    }
+}
+
+/// Places of patterns for names of keys or channels.
+fn patterns(uses: &Uses) -> impl Iterator<Item = usize> {
+    let channels = uses.channels.iter().filter(|used| used.mode == ChannelMode::SubscribePattern);
+    uses.patterns.iter().copied().chain(channels.map(|used| used.at))
+}
+
+/// Places of arguments that are neither the command's name nor a key nor a channel.
+fn plain(args: &(impl Args + ?Sized), uses: &Uses) -> impl Iterator<Item = usize> {
+    let mut named: Vec<usize> = uses.keys.iter().map(|used| used.at).collect();
+    named.extend(uses.channels.iter().map(|used| used.at));
+    named.sort_unstable();
+    (1..args.len()).filter(move |at| named.binary_search(at).is_err())
+}
+
+fn longest(
+    args: &(impl Args + ?Sized),
+    places: impl Iterator<Item = usize>,
+    streamed: Option<usize>,
+) -> u64 {
+    // What is neither at hand nor streamed cannot be known to be short.
+    let streamed = streamed.map_or(u64::MAX, count);
+    places.map(|at| args.get(at).map_or(streamed, |arg| count(arg.len()))).max().unwrap_or(0)
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+fn bounded(what: Bounded) -> &'static str {
+    match what {
+        Bounded::PatternBytes => "bytes in a pattern",
+        Bounded::ArgumentBytes => "bytes in an argument",
+        Bounded::Arguments => "arguments",
     }
 }
 
@@ -298,3 +370,46 @@ pub const NOPERM: &str = "NOPERM";
 
 /// Most plans a session keeps. Rules that tell apart more kinds of keys than this are planned anew.
 const PLANS_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::redis::{Found, Table};
+    use crate::name::RuleId;
+
+    #[test]
+    fn arguments_stay_within_bounds() {
+        let table = Table::builtin();
+        let exceeded = |what: Bounded, max: u64, line: &str, streamed: Option<usize>| {
+            let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            let args = words.as_slice();
+            let Found::Command(command) = table.find(args) else { panic!("{line}") };
+            let mut uses = Uses::default();
+            command.uses(args, &mut uses).unwrap();
+            let bounds = vec![Bound { what, max, rule: RuleId("r".into()) }];
+            let refused = StorePlan::refused(None, key_not_at_hand());
+            let plan = StorePlan { bounds, ..refused };
+            let found = plan.within_bounds(args, &uses, streamed);
+            found.err().map(|refusal| refusal.message).unwrap_or_default()
+        };
+        for (what, max, line, refused) in [
+            (Bounded::PatternBytes, 3, "keys abc", false),
+            (Bounded::PatternBytes, 3, "keys abcd", true),
+            (Bounded::PatternBytes, 3, "scan 0 match abcd count 10000", true),
+            (Bounded::PatternBytes, 3, "psubscribe a abcd", true),
+            (Bounded::PatternBytes, 3, "subscribe abcd", false),
+            (Bounded::PatternBytes, 3, "get abcd", false),
+            (Bounded::ArgumentBytes, 3, "set longer abc", false),
+            (Bounded::ArgumentBytes, 3, "set k abcd", true),
+            (Bounded::ArgumentBytes, 3, "hset k f abcd", true),
+            (Bounded::Arguments, 2, "rpush k a b", false),
+            (Bounded::Arguments, 2, "rpush k a b c", true),
+            (Bounded::Arguments, 2, "mget a b c d", false),
+        ] {
+            let found = exceeded(what, max, line, None);
+            assert_eq!(!found.is_empty(), refused, "{line}: {found}");
+        }
+        // One that is streamed counts by its announced length, and by all if that is not known.
+        assert_eq!(exceeded(Bounded::ArgumentBytes, 9, "set k abcd", Some(100)), "");
+    }
+}

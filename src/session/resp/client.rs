@@ -100,8 +100,14 @@ impl Talk {
                     self.core.refuse(call, &store_refusal(NOPERM, text));
                     continue;
                 }
-                Scan::Command { len, form } => (len, Whole::Command(form)),
-                Scan::Head { len, last: _ } => (len, Whole::Head),
+                Scan::Command { len, form } => {
+                    self.core.announced = None;
+                    (len, Whole::Command(form))
+                }
+                Scan::Head { len, last } => {
+                    self.core.announced = Some(last);
+                    (len, Whole::Head)
+                }
             };
             let args = self.scanner.args(input);
             match (self.core.command(call, config, &args), form) {
@@ -168,8 +174,7 @@ impl Core {
             | Role::Never => {}
         }
         let Some(who) = &self.who else {
-            self.say(call, words::error(NO_AUTH));
-            return Step::Drop;
+            return self.tell_refused(call, Some(command), NO_AUTH);
         };
         let mut uses = std::mem::take(&mut self.uses);
         let understood = command.uses(args, &mut uses);
@@ -201,6 +206,10 @@ impl Core {
                 let refusal = refusal.clone();
                 return self.refuse_command(call, command, plan, &refusal);
             }
+        }
+        if let Err(refusal) = plan.within_bounds(args, &self.uses, self.announced) {
+            let plan = Arc::new(StorePlan::refused(Some(command), refusal.clone()));
+            return self.refuse_planned(call, plan, &refusal, None);
         }
         if let Err(refusal) = admit_command(call.turn, &plan) {
             let rule = refusal.rule.clone();

@@ -57,7 +57,8 @@ enum Step {
     Judging,
     Naming,
     Connecting(Option<Account>),
-    /// The server was asked; by which account, if it is one of ours.
+    /// The server was asked, with which account, if it is one of ours; of a client that did not say
+    /// who it is, whether it must.
     AtServer(Option<String>),
 }
 
@@ -294,7 +295,14 @@ impl Core {
         let account = account.take();
         let (user, password) = match (&account, &entering.how) {
             // Relayed: the server judges what the client said.
-            (None, How::Unasked) => return self.let_in(call, entering, None),
+            (None, How::Unasked) => {
+                // Whether a word is needed only the server knows.
+                call.out.to_server.extend(words::PING);
+                self.pending.push(Expect::Login);
+                entering.step = Step::AtServer(None);
+                self.entering = Some(entering);
+                return;
+            }
             (None, How::Password) => (None, entering.password.take()),
             (None, How::User | How::Hello { .. }) => {
                 (Some(entering.login.user.clone()), entering.password.take())
@@ -349,6 +357,12 @@ impl Core {
         let Some(entering) = self.entering.take() else { return };
         let Step::AtServer(account) = &entering.step else { return };
         let account = account.clone();
+        if entering.how == How::Unasked && account.is_none() {
+            if !reply.starts_with(b"-NOAUTH") {
+                self.let_in(call, entering, None);
+            }
+            return;
+        }
         if reply.first() != Some(&b'-') {
             if entering.how != How::Unasked {
                 call.out.to_client.extend(reply);

@@ -102,6 +102,8 @@ pub(super) struct Run<'a> {
     pub(super) closed: bool,
     /// It ended because a side could not be followed.
     lost: bool,
+    /// The server was asked whether the client may come in without a word.
+    greeted: bool,
 }
 
 impl<'a> Run<'a> {
@@ -124,6 +126,7 @@ impl<'a> Run<'a> {
             events: Vec::new(),
             closed: false,
             lost: false,
+            greeted: false,
         }
     }
 
@@ -163,6 +166,15 @@ impl<'a> Run<'a> {
             while !self.out.effects.is_empty() && !self.closed {
                 let effect = self.out.effects.remove(0);
                 self.carry_out(effect);
+                moved = true;
+            }
+            if !self.greeted && self.to_server == super::words::PING {
+                self.greeted = true;
+                self.to_server.clear();
+                // In front of what a server may have said too early.
+                let early = self.input(Side::Server).split();
+                self.input(Side::Server).extend_from_slice(b"+PONG\r\n");
+                self.input(Side::Server).unsplit(early);
                 moved = true;
             }
             if !moved || self.closed {

@@ -50,6 +50,8 @@ pub(super) struct Core {
     pub(super) subscriptions: Subscriptions,
     /// Everything the server says is for the client.
     pub(super) monitoring: bool,
+    /// Length of the last argument, where it is streamed.
+    pub(super) announced: Option<usize>,
     /// What becomes of an argument that is streamed.
     pub(super) streamed: Streamed,
     pub(super) growing: Option<Growing>,

@@ -176,3 +176,38 @@ fn masks_on_different_fields_do_not_contradict_each_other() {
     let other = "match: {keys: ['c:*'], fields: [email]}, mask: nullify";
     assert!(set(email, other).contains("match alike but mask `c:* email`"));
 }
+
+#[test]
+fn prefixes_and_bounds_are_enforced_whole_or_not_at_all() {
+    for rule in [
+        "match: {roles: [x]}, prefix: 't:{identity.tenant}:'",
+        "match: {keys: ['a:*']}, values: {bytes_max: 1MiB}",
+        "match: {}, values: {arguments_max: 10}",
+        "match: {}, patterns: {length_max: 64}",
+    ] {
+        check(rule, "");
+    }
+    for (rule, expected) in [
+        ("match: {keys: [a]}, prefix: 'a:'", "the match of a prefix says whom"),
+        ("match: {classes: [EMAIL]}, prefix: 'a:'", "the match of a prefix says whom"),
+        ("match: {}, mode: shadow, prefix: 'a:'", "`prefix` can only be enforced"),
+        ("match: {}, mode: warn, values: {bytes_max: 1}", "`values` can only be enforced"),
+        ("match: {}, mode: shadow, patterns: {length_max: 1}", "`patterns` can only be enforced"),
+        ("match: {}, values: {}", "needs `bytes_max` or `arguments_max`"),
+        ("match: {}, values: {elements_max: 3}", "`elements_max` is not enforced yet"),
+        ("match: {}, patterns: {}", "`length_max` is missing"),
+        ("match: {relations: [a.b]}, values: {bytes_max: 1}", "about commands, not statements"),
+        ("match: {}, ttl: {max: 1h}", "`ttl` is not enforced yet"),
+        ("match: {}, allow: {scripts: [a]}", "`scripts` is not enforced yet"),
+    ] {
+        check(rule, expected);
+    }
+    let two = |one: &str, other: &str| {
+        let text = format!(
+            "version: 1\nrules:\n  - {{id: a, match: {{}}, prefix: '{one}'}}\n  - {{id: b, match: {{}}, prefix: '{other}'}}\n"
+        );
+        RuleSet::compile(&[file("r.yaml", &text)], None).is_ok()
+    };
+    assert!(two("a:", "b:") && two("a:{identity.x}:", "a:{identity.x}:"));
+    assert!(!two("a:", "a:b:") && !two("a:{identity.x}:", "a:{identity.y}:"));
+}

@@ -68,9 +68,14 @@ impl FieldName<'_> {
         match self {
             Self::None => false,
             Self::Unknown => true,
-            // What cannot be compared with a pattern of characters may be what is meant.
-            Self::Named(name) => std::str::from_utf8(name)
-                .map_or(true, |name| fields.iter().any(|field| field.matches(name))),
+            Self::Named(name) => match std::str::from_utf8(name) {
+                // `?` is one byte elsewhere and one character to who wrote it: either will do.
+                Ok(text) => {
+                    fields.iter().any(|field| field.matches_bytes(name) || field.matches(text))
+                }
+                // What is no text may be what a pattern of characters means, in another encoding.
+                Err(_) => true,
+            },
         }
     }
 }

@@ -1,7 +1,7 @@
 use bytes::{Buf as _, BytesMut};
 
 use super::*;
-use crate::analysis::redis::Shape;
+use crate::analysis::redis::{Found, Shape, Table};
 use crate::mask::MaskKey;
 use crate::name::{Glob, RuleId};
 use crate::obligation::{JsonPath, MaskFn, Token, ValueMask};
@@ -176,8 +176,10 @@ fn fields_that_arguments_name() {
     check(&many, "*3 $a $b $c", "*3 $a $# $#");
     check(&many, "*4 $a $b $-1 $d", "*4 $a $# $-1 $#");
     check(&many, "$a", "$#");
-    let values = job(&each(Shape::OfField(usize::MAX)), "HVALS k", keys);
-    check(&values, "*2 $a $b", "*2 $# $#");
+    let table = Table::builtin();
+    let hvals: &[&[u8]] = &[b"HVALS", b"k"];
+    let Found::Command(command) = table.find(hvals) else { panic!() };
+    check(&job(&command.shape(hvals), "HVALS k", keys), "*2 $a $b", "*2 $# $#");
     let string = job(&Shape::Value, "GET k", keys);
     check(&string, "$a", "$a");
     let fields = tuple(&[Shape::Field, Shape::Value, Shape::Value]);
