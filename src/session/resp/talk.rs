@@ -267,6 +267,12 @@ impl Core {
         self.is_between() && self.parting != Parting::Closing
     }
 
+    /// Whether it also waits for one. A client that waits for nothing would take an error for the
+    /// answer to what it says next, and not see that the connection is gone.
+    pub(super) fn may_answer(&self) -> bool {
+        self.may_speak() && !self.pending.is_empty()
+    }
+
     /// The client broke the protocol: it is told in its turn, and the connection ends.
     pub(super) fn leave(&mut self, call: &mut Call<'_>, refused: Refused) {
         let mut text = BytesMut::new();
