@@ -313,7 +313,7 @@ fn allow(node: &Node, problems: &mut Problems) -> Option<Allow> {
     let about_statements = statements.is_some() || relations.is_some() || functions.is_some();
     if !about_statements && !store.is_written() {
         let needs = "`allow` needs `statements`, `relations` or `functions`, \
-                     or `commands`, `keys`, `reads`, `writes` or `channels`";
+                     or `commands`, `keys`, `reads`, `writes`, `channels` or `scripts`";
         problems.error(&node.span, needs);
         return None;
     }

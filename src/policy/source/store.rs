@@ -35,7 +35,7 @@ pub(super) fn path(text: &str) -> Result<(JsonPath, Box<str>), String> {
 /// What an allow rule lists of commands.
 pub(super) fn allow(map: &mut MapReader<'_>, problems: &mut Problems) -> StoreAllow {
     let commands = map.optional("commands").map(|node| commands(node, problems));
-    map.unsupported(&["scripts"], problems);
+    let scripts = map.optional("scripts").map(|node| scripts(node, problems));
     let mut listed = |key| map.optional(key).map(|node| globs(node, problems));
     StoreAllow {
         commands,
@@ -43,8 +43,19 @@ pub(super) fn allow(map: &mut MapReader<'_>, problems: &mut Problems) -> StoreAl
         reads: listed("reads"),
         writes: listed("writes"),
         channels: listed("channels"),
+        scripts,
         only_doors: false,
     }
+}
+
+fn scripts(node: &Node, problems: &mut Problems) -> Vec<Arc<str>> {
+    let digest = |text: &str| {
+        let hexadecimal = text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let wrong = || format!("`{text}` is not the SHA-1 of a script: 40 hexadecimal digits");
+        hexadecimal.then(|| text.to_ascii_lowercase().into()).ok_or_else(wrong)
+    };
+    let texts = one_or_many(node, problems).into_iter();
+    texts.filter_map(|(text, span)| kept(digest(text), span, problems)).collect()
 }
 
 /// `values: {bytes_max, arguments_max}`.

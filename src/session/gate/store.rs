@@ -108,6 +108,8 @@ pub struct Aside {
 struct PlanKey {
     command: CommandId,
     unnamed: Unnamed,
+    /// Which of the scripts that rules list it runs, if it runs one.
+    script: Option<Fits>,
     keys: Vec<KeyKind>,
     channels: Vec<ChannelKind>,
 }
@@ -196,6 +198,7 @@ impl Plans {
         let mut key = self.asked.take().unwrap_or_else(|| PlanKey {
             command: command.id,
             unnamed: uses.unnamed,
+            script: None,
             keys: Vec::new(),
             channels: Vec::new(),
         });
@@ -207,6 +210,11 @@ impl Plans {
         self.examples.0.clear();
         self.examples.1.clear();
         let rules = &turn.rules.set;
+        key.script = match uses.script.map(|at| args.get(at)) {
+            Some(Some(digest)) => Some(rules.script_fits(class, digest)),
+            Some(None) => return,
+            None => None,
+        };
         for (place, used) in uses.keys.iter().enumerate() {
             let Some(name) = args.get(used.at) else { return };
             let fits = rules.key_fits(class, name);
@@ -252,6 +260,7 @@ impl Plans {
                 keys: keys.collect(),
                 channels: channels.collect(),
                 unnamed: uses.unnamed,
+                script: uses.script.map(name),
             },
         }
     }

@@ -203,7 +203,7 @@ fn prefixes_and_bounds_are_enforced_whole_or_not_at_all() {
         ("match: {}, ttl: {required: false}", "unknown value `false`"),
         ("match: {}, ttl: {default: 1h}", "`default` is not enforced yet"),
         ("match: {}, mode: warn, ttl: {max: 1h}", "`ttl` can only be enforced"),
-        ("match: {}, allow: {scripts: [a]}", "`scripts` is not enforced yet"),
+        ("match: {}, allow: {scripts: [a]}", "`a` is not the SHA-1 of a script"),
     ] {
         check(rule, expected);
     }
