@@ -40,6 +40,8 @@ pub(crate) struct Deadlines {
     statement_us: u64,
     /// When a cancel was sent for it.
     cancelled_us: Option<u64>,
+    /// When the session has something to record.
+    settles_us: Option<u64>,
 }
 
 /// Where a session stands, as far as its limits go.
@@ -60,17 +62,15 @@ pub(crate) enum Due {
     End(EndCause),
     /// What is in flight is to be cancelled.
     Cancel,
+    /// The session is to record what is due.
+    Settle,
 }
 
 impl Due {
-    /// The key of the limit in the configuration.
-    pub(crate) fn name(self) -> &'static str {
-        self.limit().label()
-    }
-
-    /// The limit that was reached.
-    pub(crate) fn limit(self) -> Limit {
-        match self {
+    /// The limit that was reached; `None` if it is none.
+    pub(crate) fn limit(self) -> Option<Limit> {
+        Some(match self {
+            Self::Settle => return None,
             Self::Cancel => Limit::Statement,
             Self::End(EndCause::StatementTimeout) => Limit::CancelGrace,
             Self::End(EndCause::IdleTimeout) => Limit::ClientIdle,
@@ -90,7 +90,7 @@ impl Due {
                 | EndCause::TooManyLogins
                 | EndCause::TooManyClients,
             ) => Limit::Login,
-        }
+        })
     }
 }
 
@@ -109,6 +109,7 @@ impl Deadlines {
             transaction_us: now_us,
             statement_us: now_us,
             cancelled_us: None,
+            settles_us: None,
         }
     }
 
@@ -128,6 +129,11 @@ impl Deadlines {
             None => u64::MAX,
         };
         self.heard_us = now_us;
+    }
+
+    /// When the session has something to record, if it has.
+    pub(crate) fn settles(&mut self, at_us: Option<u64>) {
+        self.settles_us = at_us;
     }
 
     /// Peers were heard of, and this is where the session stands now.
@@ -219,7 +225,13 @@ impl Deadlines {
                 [lifetime, statement, transaction]
             }
         };
-        apply.into_iter().flatten().filter(|(us, _)| *us < u64::MAX).min_by_key(|(us, _)| *us)
+        let settle = self.settles_us.map(|us| (us, Due::Settle));
+        apply
+            .into_iter()
+            .chain([settle])
+            .flatten()
+            .filter(|(us, _)| *us < u64::MAX)
+            .min_by_key(|(us, _)| *us)
     }
 
     fn set(&mut self, due_us: u64, now_us: u64) {
