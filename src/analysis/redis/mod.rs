@@ -14,6 +14,7 @@ use crate::facts::{
 };
 
 mod channels;
+mod expiry;
 mod keys;
 mod parse;
 mod shape;
@@ -26,6 +27,7 @@ use channels::Channels;
 use keys::Keys;
 use shape::Replies;
 
+pub use expiry::Expiry;
 pub use shape::Shape;
 pub use table::{Found, Table};
 
@@ -74,6 +76,8 @@ pub struct Command {
     channels: Option<Channels>,
     /// What it always does to keys that no argument names.
     unnamed: Unnamed,
+    /// Place of the argument that names a script by its digest.
+    script: Option<usize>,
     replies: Replies,
 }
 
@@ -93,6 +97,7 @@ impl Command {
         uses.channels.clear();
         uses.patterns.clear();
         uses.unnamed = self.unnamed;
+        uses.script = self.script;
         self.keys.read(args, uses)?;
         match &self.channels {
             Some(channels) => channels.read(self.role, args, uses),
@@ -126,6 +131,7 @@ pub fn facts(command: &Command, args: &(impl Args + ?Sized), uses: &Uses) -> Fac
         channels.push(ChannelUse { name: name.into(), mode });
     }
     let unnamed = uses.unnamed;
+    let script = uses.script.and_then(|at| args.get(at)).map(Arc::from);
     let command = Some(Arc::clone(&command.fact));
     Facts {
         certainty: Certainty::Known,
@@ -133,7 +139,7 @@ pub fn facts(command: &Command, args: &(impl Args + ?Sized), uses: &Uses) -> Fac
         accesses: Vec::new(),
         functions: Vec::new(),
         settings: Vec::new(),
-        store: StoreFacts { command, keys, channels, unnamed },
+        store: StoreFacts { command, keys, channels, unnamed, script },
     }
 }
 
@@ -221,6 +227,8 @@ pub struct Uses {
     pub unnamed: Unnamed,
     /// Places of arguments that are patterns for names of keys: of KEYS, of SCAN's MATCH.
     pub patterns: Vec<usize>,
+    /// Place of the argument that names a script by its digest.
+    pub script: Option<usize>,
 }
 
 /// A key.

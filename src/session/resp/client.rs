@@ -14,7 +14,7 @@ use super::words::{self, EXEC_ABORT, NO_AUTH};
 use super::{RespConfig, Talk};
 use crate::analysis::redis::{Answered, Args, Command, Found, Role};
 use crate::session::gate::{
-    NOPERM, Refusal, StorePlan, StoreVerdict, Words, admit_command, store_refusal,
+    Aside, NOPERM, Refusal, StorePlan, StoreVerdict, Words, admit_command, store_refusal,
 };
 use crate::session::journal::Call;
 use crate::wire::resp::request::{Arguments, Form, Refused, RequestLimits, Scan};
@@ -253,7 +253,9 @@ impl Core {
                 return self.refuse_command(call, command, plan, &refusal);
             }
         }
-        if let Err(refusal) = plan.within_bounds(args, &self.uses, self.announced) {
+        let now_ms = call.turn.now.wall_us / 1_000;
+        let aside = Aside { streamed: self.announced, now_ms };
+        if let Err(refusal) = plan.within_bounds((command, args), &self.uses, aside) {
             let plan = Arc::new(StorePlan::refused(Some(command), refusal.clone()));
             return self.refuse_planned(call, plan, &refusal, None);
         }

@@ -23,6 +23,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("subscribe", "pubsub"),
     ("flushall*", "write dangerous"),
     ("eval*", "scripting"),
+    ("evalsha*", "scripting"),
     ("client", "connection"),
     ("client|list*", "connection admin dangerous"),
     ("client|id", "connection"),
@@ -82,6 +83,10 @@ fn store_facts(words: &str) -> Facts {
             continue;
         }
         let (kind, text) = word.split_once('=').unwrap();
+        if kind == "script" {
+            store.script = Some(text.as_bytes().into());
+            continue;
+        }
         let mode = match kind {
             "r" => KeyMode::Read,
             "w" => KeyMode::Write,
@@ -430,6 +435,46 @@ fn names_of_a_tenant_stand_behind_a_prefix() {
         set.classify(identity)
     };
     assert_ne!(class("a").digest, class("b").digest);
+}
+
+#[test]
+fn a_script_that_is_listed_reaches_its_keys_only() {
+    const SHA: &str = "00112233445566778899aabbccddeeff00112233";
+    let listed = format!("match: {{}}, allow: {{scripts: [{SHA}]}}");
+    let listed = listed.as_str();
+    let call = format!("evalsha rw=s:1> *reached script={}", SHA.to_ascii_uppercase());
+    let call = call.as_str();
+    let other = "evalsha rw=s:1> *reached script=other";
+    check(&[], call, "closed door: `evalsha` is not available");
+    check(&[listed], call, "allow");
+    check(&[listed], other, "closed door");
+    check(&[listed], "eval *reached", "closed door");
+    check(&[listed], "get r=a", "allow");
+    check(&[&format!("{listed}, mode: shadow")], call, "closed door");
+    // What it is called with is judged like any key.
+    let deny = "match: {keys: ['x:*']}, deny: true";
+    check(&[listed, deny], call, "allow");
+    check(&[listed, "match: {writes: ['s:*']}, deny: true"], call, "rule r1");
+    check(&[listed, "match: {keys: ['x:*']}, mask: nullify"], call, "allow");
+    check(&[listed, "match: {keys: ['s:*']}, mask: nullify"], call, "side door r1");
+    check(&[listed, "match: {}, allow: {keys: ['s:*']}"], call, "allow");
+    check(&[listed, "match: {}, allow: {keys: ['x:*']}"], call, "not allowed");
+    check(&[listed, "match: {commands: ['@scripting']}, deny: true"], call, "rule r1");
+    check(&[listed, "match: {}, prefix: 'a:'"], call, "allow");
+    // Beside a list, the name opens no other script.
+    let both = format!("match: {{}}, allow: {{commands: [evalsha], scripts: [{SHA}]}}");
+    check(&[&both], call, "allow");
+    check(&[&both], other, "closed door");
+    // A door opened by name is not vouched for.
+    let opened = "match: {}, allow: {commands: [evalsha]}";
+    check(&[opened, deny], call, "side door r1");
+    // Scripts that rules do not tell apart are decided alike.
+    let set = store_set(&[listed]);
+    let class = set.classify(set.identify(store_login()));
+    let fits = |digest: &str| set.script_fits(&class, digest.as_bytes());
+    assert_eq!(fits("other"), fits("another"));
+    assert_eq!(fits(SHA), fits(&SHA.to_ascii_uppercase()));
+    assert_ne!(fits(SHA), fits("other"));
 }
 
 #[test]
