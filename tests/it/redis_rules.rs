@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::process::Output;
 
-use crate::harness::{Portcullis, SOON, Setup, free_port, portcullis, wait_until};
+use crate::harness::{Portcullis, SOON, Setup, command, free_port, portcullis, wait_until};
 use crate::pg::expect_success;
 use crate::redis::{RawRedis, Redis, Reply};
 
@@ -144,5 +144,10 @@ fn the_command_line_explains_commands_and_runs_their_tests() {
         "redis",
         "GET k",
     ]);
-    assert!(expect_success(&explained, "explain").contains("sent:     unchanged"));
+    assert!(expect_success(&explained, "explain").contains("sent:     unchanged\n"));
+    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/demo");
+    let words = ["rules", "explain", "--rules", demo, "--as", "support", "--protocol", "redis"];
+    let explained = command().args(words).arg("HGET customer:2 email").output().unwrap();
+    let text = expect_success(&explained, "explain");
+    assert!(text.contains("values in the reply are masked"), "{text}");
 }

@@ -33,6 +33,7 @@ mod refusing;
 pub mod reshape;
 mod server;
 mod talk;
+mod tenant;
 #[cfg(test)]
 mod tests;
 mod words;
