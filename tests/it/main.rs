@@ -24,6 +24,8 @@ mod redis;
 #[cfg(test)]
 mod redis_conversations;
 #[cfg(test)]
+mod redis_drivers;
+#[cfg(test)]
 mod redis_fixture;
 #[cfg(test)]
 mod redis_frames;
