@@ -32,6 +32,8 @@ mod redis_login;
 #[cfg(test)]
 mod redis_rules;
 #[cfg(test)]
+mod redis_sentinel;
+#[cfg(test)]
 mod redis_shapes;
 #[cfg(test)]
 mod redis_standing;
