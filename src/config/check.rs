@@ -106,21 +106,14 @@ fn datasource(
     for at in own.iter().chain(&asking) {
         protocol::refuse_bare_password(at, (protocol, &upstream, &upstream_tls), problems);
     }
-    if let (Some(target), None) = (&target, &catalog)
-        && target.value != TargetServer::Any
-    {
-        problems.push(
-            Diagnostic::error(&target.at, "`target_session_attrs` needs `catalog`")
-                .with_help("its login asks each server what it is; sessions log in only once"),
-        );
-    }
+    let target = target.map(|written| known_target(&written, catalog.as_ref(), problems));
     Some(Datasource {
         name: name?.value.into(),
         protocol,
         listen,
         upstream,
         sentinel,
-        target: target.map(|written| written.value).unwrap_or_default(),
+        target: target.unwrap_or_default(),
         default_deny: default_deny?,
         tls_mode,
         tls,
@@ -130,6 +123,21 @@ fn datasource(
         logins,
         limits: limits.check(sessions, problems),
     })
+}
+
+/// A role of servers, which somebody must be able to ask for.
+fn known_target(
+    written: &Spanned<TargetServer>,
+    catalog: Option<&CatalogLogin>,
+    problems: &mut Problems,
+) -> TargetServer {
+    if catalog.is_none() && written.value != TargetServer::Any {
+        problems.push(
+            Diagnostic::error(&written.at, "`target_session_attrs` needs `catalog`")
+                .with_help("its login asks each server what it is; sessions log in only once"),
+        );
+    }
+    written.value
 }
 
 fn listeners(
