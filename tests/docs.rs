@@ -135,7 +135,7 @@ mod rules {
                 files.rules.push(file(name, block));
             }
             let report = checked(&files);
-            assert!(report.passed(), "{report}\n{block}");
+            assert!(report.passed() && report.diagnostics.is_empty(), "{report}\n{block}");
             cases += report.cases;
         }
         assert!(cases >= 9, "{cases} cases: the examples were not found");

@@ -30,6 +30,8 @@ mod redis_frames;
 #[cfg(test)]
 mod redis_login;
 #[cfg(test)]
+mod redis_matrix;
+#[cfg(test)]
 mod redis_rules;
 #[cfg(test)]
 mod redis_sentinel;

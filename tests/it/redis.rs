@@ -69,10 +69,9 @@ impl Redis {
             Kind::Server => "save \"\"\nappendonly no\n",
             Kind::Sentinel => "",
         };
-        let text = format!(
-            "port {port}\ntls-port {tls_port}\ndir {place}\n{SETTINGS}{kept}{}\n",
-            lines.join("\n")
-        );
+        // A server that was built without TLS does not know the setting.
+        let tls = if tls_port == 0 { String::new() } else { format!("tls-port {tls_port}\n") };
+        let text = format!("port {port}\n{tls}dir {place}\n{SETTINGS}{kept}{}\n", lines.join("\n"));
         write_for_account(&config, &text);
         let log = fs::File::create(folder.path().join("log")).unwrap();
         let mut command = server_command(Path::new("redis-server"), account());

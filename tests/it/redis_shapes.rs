@@ -13,14 +13,14 @@ use crate::redis::{RawRedis, Redis, Reply, encode};
 use crate::redis_table::has as has_command;
 
 /// Types of values, and whether `{key#1}` is an element of it.
-const TYPES: [&str; 9] =
+pub(crate) const TYPES: [&str; 9] =
     ["string", "number", "hash", "list", "set", "zset", "stream", "hyperloglog", "geo"];
 
 /// One of two sets of values, alike in everything but the values: their length (on one side of the 64
 /// bytes at which a server begins to keep them another way, which shows in the order of fields), their
 /// order, what they are as numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Values {
+pub(crate) enum Values {
     First,
     Second,
 }
@@ -41,7 +41,7 @@ impl Values {
     }
 
     /// Commands that set both keys of every type.
-    fn seeds(self) -> Vec<Vec<String>> {
+    pub(crate) fn seeds(self) -> Vec<Vec<String>> {
         let mut seeds = Vec::new();
         let mut add = |words: &[&str]| {
             seeds.push(words.iter().map(|word| (*word).to_owned()).collect());
@@ -82,12 +82,12 @@ impl Values {
 
 /// A line of the corpus.
 #[derive(Clone, Copy, Debug)]
-struct Line {
+pub(crate) struct Line {
     tag: &'static str,
-    text: &'static str,
+    pub(crate) text: &'static str,
 }
 
-fn corpus() -> impl Iterator<Item = Line> {
+pub(crate) fn corpus() -> impl Iterator<Item = Line> {
     let lines = include_str!("../corpus/redis_canary.tsv").lines();
     lines.filter(|line| !line.starts_with('#')).map(|line| {
         let (tag, text) = line.split_once('\t').expect("a tag and a line");
@@ -98,7 +98,7 @@ fn corpus() -> impl Iterator<Item = Line> {
 
 impl Line {
     /// Its words for one type. Elements are those of the first set, whichever is in the store.
-    fn words(self, kind: &str) -> Vec<String> {
+    pub(crate) fn words(self, kind: &str) -> Vec<String> {
         let field = if kind == "hash" || kind == "stream" { "field-1" } else { "" };
         let [key, twin] = ["key", "twin"].map(|name| format!("{name}:{kind}"));
         let element = |key: &str| match kind {
@@ -211,7 +211,7 @@ impl Walk<'_> {
     }
 }
 
-fn children(reply: &Reply) -> Option<Vec<Reply>> {
+pub(crate) fn children(reply: &Reply) -> Option<Vec<Reply>> {
     match reply {
         Reply::Array(Some(children))
         | Reply::Map(children)
@@ -238,7 +238,7 @@ fn pair(reply: &Reply) -> Option<(Reply, Reply)> {
 }
 
 /// The bytes of a reply that is no aggregate; `None` for a null.
-fn text(reply: &Reply) -> Option<Vec<u8>> {
+pub(crate) fn text(reply: &Reply) -> Option<Vec<u8>> {
     Some(match reply {
         Reply::Simple(text) | Reply::Error(text) | Reply::Double(text) | Reply::Big(text) => {
             text.clone().into_bytes()
@@ -260,7 +260,7 @@ fn has(text: &[u8], part: &str) -> bool {
 }
 
 /// Whether a value, or all that a value is recognised by, is in these bytes.
-fn is_canary(text: &[u8]) -> bool {
+pub(crate) fn is_canary(text: &[u8]) -> bool {
     ["canary", "741174110", "98229822330", "HYLL"].iter().any(|part| has(text, part))
 }
 

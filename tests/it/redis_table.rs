@@ -260,3 +260,80 @@ fn keys_are_where_the_live_server_finds_them() {
     assert!(missing.is_empty(), "never compared: {missing:?}");
     assert!(compared.values().sum::<usize>() > 3000, "{compared:?}");
 }
+
+/// Beginnings of commands whose options decide, and words that may follow in any order: options of
+/// this command and of others, their values, and what is neither.
+const ANY_ORDER: &[(&str, &str)] = &[
+    ("SET k v", "NX XX GET IFEQ KEEPTTL EX PX EXAT PXAT 5 9999999999 v GET"),
+    ("BITFIELD k", "GET SET INCRBY OVERFLOW u8 i5 0 7 WRAP SAT"),
+    ("BITFIELD k GET u8 0", "GET SET INCRBY OVERFLOW u8 0 7 FAIL"),
+    ("SORT k", "BY GET STORE LIMIT ASC DESC ALPHA 5 7 nosort # w_* dst"),
+    ("SORT_RO k", "BY GET STORE LIMIT ASC DESC ALPHA 5 7 nosort # w_*"),
+    ("GEORADIUS k 1 2 3 km", "STORE STOREDIST COUNT ANY ASC DESC WITHDIST WITHHASH 5 dst"),
+    ("GEORADIUSBYMEMBER k m 3 km", "STORE STOREDIST COUNT ANY ASC WITHCOORD 5 dst"),
+    ("XREAD", "COUNT BLOCK STREAMS NOACK GROUP 5 7 a b 1-1"),
+    ("XREAD STREAMS", "STREAMS a b 5 1-1 $"),
+    ("XREADGROUP GROUP g c", "COUNT BLOCK STREAMS NOACK GROUP 5 g a b >"),
+    ("XREADGROUP COUNT 5 GROUP g STREAMS", "STREAMS NOACK a b > 1-1"),
+    ("MIGRATE 127.0.0.1 1 k 0 5", "COPY REPLACE AUTH AUTH2 KEYS a b"),
+    ("MIGRATE 127.0.0.1 1 - 0 5", "COPY REPLACE AUTH AUTH2 KEYS a b"),
+    ("SCAN 0", "MATCH COUNT TYPE NOVALUES 5 a* hash"),
+    ("HSCAN k 0", "MATCH COUNT TYPE NOVALUES 5 a*"),
+    ("SSCAN k 0", "MATCH COUNT TYPE NOVALUES 5 a*"),
+    ("ZSCAN k 0", "MATCH COUNT TYPE NOSCORES 5 a*"),
+    ("ZRANGE k 5 7", "BYSCORE BYLEX REV LIMIT WITHSCORES 5 7"),
+    ("CLIENT TRACKING off", "BCAST PREFIX OPTIN OPTOUT NOLOOP REDIRECT 5 a"),
+    ("LMPOP", "LEFT RIGHT COUNT 1 2 3 a b"),
+    ("ZINTERSTORE dst", "WEIGHTS AGGREGATE SUM 1 2 3 a b"),
+    ("EVAL return", "1 2 3 -1 01 a b"),
+];
+
+/// Up to six of these words, the same at each run.
+fn any_order(words: &str) -> Vec<Vec<&str>> {
+    let words: Vec<_> = words.split(' ').collect();
+    let mut state = 1_u64;
+    let mut next = |below: usize| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 40).unwrap() % below
+    };
+    (0..1500).map(|_| (0..next(7)).map(|_| words[next(words.len())]).collect()).collect()
+}
+
+/// What runs, we understand, and with all of the keys that the server finds.
+#[test]
+fn what_the_live_server_runs_is_understood() {
+    let server = Redis::with_settings(&[]);
+    let mut client = server.admin();
+    let table = Table::builtin();
+    let mut uses = Uses::default();
+    let (mut ran, mut refused) = (0, 0);
+    for (first, words) in ANY_ORDER {
+        for words in any_order(words) {
+            let line = first.split(' ').map(|word| if word == "-" { "" } else { word });
+            let line: Vec<&[u8]> = line.chain(words).map(str::as_bytes).collect();
+            let shown = line.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>();
+            let Found::Command(command) = table.find(line.as_slice()) else { panic!("{shown:?}") };
+            if !command.arity_fits(line.len()) || !has(&mut client, &command.fact.name) {
+                continue;
+            }
+            let ours = our_keys(command, &line, &mut uses);
+            let reply = client.command(&line);
+            match &reply {
+                Reply::Error(text) if !text.starts_with("IOERR") => {
+                    refused += 1;
+                    continue;
+                }
+                _ => ran += 1,
+            }
+            let ours = ours.unwrap_or_else(|| panic!("not understood: {shown:?}: {reply:?}"));
+            let theirs = their_keys(&mut client, Tells::Names, &line).unwrap_or_default();
+            // Of several destinations the server finds the last.
+            let ours = names(&ours);
+            for theirs in names(&theirs) {
+                assert!(ours.contains(&theirs), "{shown:?}: {ours:?}");
+            }
+        }
+    }
+    assert!(ran > 3000 && refused > 3000, "{ran} ran, {refused} were refused");
+}

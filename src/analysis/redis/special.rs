@@ -221,13 +221,16 @@ fn migrate(args: &(impl Args + ?Sized), uses: &mut Uses) -> Result<(), NotUnders
             if !single.is_empty() {
                 return Err(SYNTAX);
             }
+            if words.next == args.len() {
+                break;
+            }
             uses.keys.extend((words.next..args.len()).map(copied));
             return Ok(());
         } else if !(word.is("COPY") || word.is("REPLACE")) {
             return Err(SYNTAX);
         }
     }
-    // Without KEYS it is a key even if it is empty.
+    // Without names after KEYS this is one, even if it is empty.
     uses.keys.push(copied(3));
     Ok(())
 }

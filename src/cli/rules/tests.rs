@@ -4,7 +4,6 @@ use std::sync::Arc;
 use super::*;
 use crate::facts::{Access, AccessMode, Action, Certainty, Verb, Why};
 use crate::name::{Protocol, RelationPath};
-use crate::policy::SourceFile;
 
 fn demo() -> Files {
     Files::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/demo")).unwrap()
@@ -168,30 +167,5 @@ fn explaining_names_who_and_why() {
         "does not concern analyst-rate (limit, enforce)",
     ] {
         assert!(text.contains(expected), "{expected}\n{text}");
-    }
-}
-
-/// The manual's examples are rules: they must load.
-#[test]
-fn the_examples_of_the_manual_load() {
-    let manual = include_str!("../../../docs/RULES.md");
-    let blocks: Vec<&str> =
-        manual.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    let (identities, rules): (Vec<&str>, Vec<&str>) =
-        blocks.into_iter().partition(|block| block.contains("\nidentities:"));
-    let file = |text: &&str| SourceFile { name: "RULES.md".to_owned(), text: (*text).to_owned() };
-    assert_eq!(identities.len(), 3, "identities files");
-    assert!(!rules.is_empty());
-    let folder = |rules: &[&str], identities: &&str| Files {
-        rules: rules.iter().map(file).collect(),
-        identities: Some(file(identities)),
-        schema: None,
-        digest: [0; 32],
-    };
-    let report = checked(&folder(&rules, &identities[0]));
-    assert!(report.passed() && report.diagnostics.is_empty() && report.cases == 1, "{report}");
-    for more in &identities[1..] {
-        let report = checked(&folder(&[], more));
-        assert!(report.passed() && report.diagnostics.is_empty(), "{report}");
     }
 }

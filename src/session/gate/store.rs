@@ -259,10 +259,9 @@ fn decide(turn: Turn<'_>, class: &IdentityClass, command: &Command, facts: &Fact
     };
     let Allowed { governances, values, limits, rules, observed, warnings: _, tenancy, bounds } =
         allowed;
-    if let Some(tenancy) = tenancy {
-        let text = "the prefix of your keys cannot be carried out yet";
-        let rule = Some(tenancy.rule.clone());
-        return StorePlan::refused(Some(command), Refusal { rule, ..store_refusal(NOPERM, text) });
+    if tenancy.as_ref() != class.tenancy() {
+        // The session goes by the class.
+        return StorePlan::refused(Some(command), store_refusal(NOPERM, "the rules have changed"));
     }
     if !governances.is_empty() {
         // No relation is among the facts; this keeps a change there from opening anything.

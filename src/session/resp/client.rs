@@ -33,6 +33,8 @@ impl Args for Arguments<'_> {
 pub(super) enum Step {
     /// They go to the server.
     Forward,
+    /// It is written anew for the server, with the prefix of a tenant.
+    Rewrite,
     /// They do not.
     Drop,
     /// The command is looked at again when what is in flight is answered.
@@ -65,13 +67,8 @@ impl Talk {
                 break;
             }
             if self.scanner.is_streaming() {
-                let passed = self.scanner.pass(input)?;
-                if passed == 0 {
+                if !self.stream(call, input)? {
                     break;
-                }
-                match self.core.streamed {
-                    Streamed::Forwarded => call.out.to_server.take_from(input, passed),
-                    Streamed::Dropped => input.advance(passed),
                 }
                 continue;
             }
@@ -79,35 +76,10 @@ impl Talk {
                 self.core.enter_unasked(call, config);
                 continue;
             }
-            let limits = match &self.core.who {
-                Some(_) => RequestLimits::LOGGED_IN,
-                None => RequestLimits::BEFORE_LOGIN,
-            };
-            self.scanner.limit_to(limits);
-            let (len, form) = match self.scanner.scan(input)? {
-                Scan::Incomplete => break,
-                Scan::Drop(bytes) => {
-                    input.advance(bytes);
-                    if self.scanner.is_between() {
-                        self.core.nothing_asked();
-                    }
-                    continue;
-                }
-                Scan::TooLong(bytes) => {
-                    input.advance(bytes);
-                    let text = "a command whose arguments but the last are longer than 1 MB is \
-                                not judged, and refused";
-                    self.core.refuse(call, &store_refusal(NOPERM, text));
-                    continue;
-                }
-                Scan::Command { len, form } => {
-                    self.core.announced = None;
-                    (len, Whole::Command(form))
-                }
-                Scan::Head { len, last } => {
-                    self.core.announced = Some(last);
-                    (len, Whole::Head)
-                }
+            let (len, form) = match self.next(call, input)? {
+                Next::Wait => break,
+                Next::Again => continue,
+                Next::Command(len, whole) => (len, whole),
             };
             let args = self.scanner.args(input);
             match (self.core.command(call, config, &args), form) {
@@ -120,6 +92,13 @@ impl Talk {
                     call.out.to_server.take_from(input, len);
                     self.core.streamed = Streamed::Forwarded;
                 }
+                (Step::Rewrite, whole) => {
+                    let streamed = self.core.announced.filter(|_| whole == Whole::Head);
+                    let core = &self.core;
+                    call.out.to_server.encode(|out| core.write_prefixed(out, &args, streamed));
+                    input.advance(len);
+                    self.core.streamed = Streamed::Forwarded;
+                }
                 (Step::Drop, _) => {
                     input.advance(len);
                     self.core.streamed = Streamed::Dropped;
@@ -128,6 +107,58 @@ impl Talk {
         }
         Ok(())
     }
+
+    /// Passes on what has come of a long argument; whether that was anything.
+    fn stream(&mut self, call: &mut Call<'_>, input: &mut BytesMut) -> Result<bool, Refused> {
+        let passed = self.scanner.pass(input)?;
+        match self.core.streamed {
+            Streamed::Forwarded => call.out.to_server.take_from(input, passed),
+            Streamed::Dropped => input.advance(passed),
+        }
+        Ok(passed > 0)
+    }
+
+    /// Looks for the next command; what is none is taken away.
+    fn next(&mut self, call: &mut Call<'_>, input: &mut BytesMut) -> Result<Next, Refused> {
+        self.scanner.limit_to(match &self.core.who {
+            Some(_) => RequestLimits::LOGGED_IN,
+            None => RequestLimits::BEFORE_LOGIN,
+        });
+        self.core.announced = None;
+        Ok(match self.scanner.scan(input)? {
+            Scan::Incomplete => Next::Wait,
+            Scan::Drop(bytes) => {
+                input.advance(bytes);
+                if self.scanner.is_between() {
+                    self.core.nothing_asked();
+                }
+                Next::Again
+            }
+            Scan::TooLong(bytes) => {
+                input.advance(bytes);
+                let text = "a command whose arguments but the last are longer than 1 MB is not \
+                            judged, and refused";
+                self.core.refuse(call, &store_refusal(NOPERM, text));
+                Next::Again
+            }
+            Scan::Command { len, form } => Next::Command(len, Whole::Command(form)),
+            Scan::Head { len, last } => {
+                self.core.announced = Some(last);
+                Next::Command(len, Whole::Head)
+            }
+        })
+    }
+}
+
+/// What the client's bytes begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Too little of a command.
+    Wait,
+    /// Nothing any more.
+    Again,
+    /// A command of so many bytes.
+    Command(usize, Whole),
 }
 
 /// How much of a command is at hand.
@@ -282,7 +313,7 @@ impl Core {
             self.pending.push(expect);
             self.grow(call, plan, Fate::Answered, None);
         }
-        Step::Forward
+        if self.names_something() { Step::Rewrite } else { Step::Forward }
     }
 
     fn expect(&self, (command, args): (&Command, &Arguments<'_>), plan: &StorePlan) -> Expect {
@@ -315,16 +346,29 @@ impl Core {
 
     /// What the reply to the command at hand owes.
     fn job(&self, (command, args): (&Command, &Arguments<'_>), plan: &StorePlan) -> Option<Job> {
-        if plan.values.is_empty() {
+        let prefix = self.prefix.as_ref().filter(|_| self.names_something());
+        if plan.values.is_empty() && prefix.is_none() {
             return None;
         }
         let free = KeyMasks::new(&[]);
-        let keys = self.uses.keys.iter().enumerate().map(|(place, used)| {
-            let kind = self.plans.kind(place);
-            let found = plan.values.iter().find(|(of, _)| Some(*of) == kind);
-            (args.get(used.at).unwrap_or_default(), found.map_or(&free, |(_, masks)| masks))
-        });
-        Some(Job::new(&command.shape(args), args, keys))
+        let keys: Vec<_> = self
+            .uses
+            .keys
+            .iter()
+            .enumerate()
+            .map(|(place, used)| {
+                let kind = self.plans.kind(place);
+                let found = plan.values.iter().find(|(of, _)| Some(*of) == kind);
+                let name = self.at_server(args.get(used.at).unwrap_or_default());
+                (name, found.map_or(&free, |(_, masks)| masks))
+            })
+            .collect();
+        let keys = keys.iter().map(|(name, masks)| (&**name, *masks));
+        let job = Job::new(&command.shape(args), args, keys);
+        Some(match prefix {
+            Some(prefix) => job.strip(Arc::clone(prefix)),
+            None => job,
+        })
     }
 
     /// What cannot be followed where the connection stands.

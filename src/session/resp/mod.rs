@@ -33,6 +33,7 @@ mod refusing;
 pub mod reshape;
 mod server;
 mod talk;
+mod tenant;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -240,7 +241,7 @@ impl Session for RespSession {
         let speaks = match &state {
             State::Greeting(_) => true,
             State::Securing(_) | State::Closed => false,
-            State::Talking(talk) => talk.core.may_speak(),
+            State::Talking(talk) => talk.core.may_answer(),
         };
         let (text, word) = last_words(cause);
         if let (Some(text), true) = (text, speaks) {
@@ -311,7 +312,8 @@ impl State {
 fn last_words(cause: EndCause) -> (Option<&'static str>, &'static str) {
     match cause {
         EndCause::ClientGone => (None, "client"),
-        EndCause::ServerGone => (Some("the server closed the connection"), "server"),
+        // As a client without a proxy sees it; drivers connect again and repeat what may be repeated.
+        EndCause::ServerGone => (None, "server"),
         EndCause::Shutdown => (Some("the proxy is stopping; reconnect"), "shutdown"),
         EndCause::LoginTimeout => (Some("login took too long"), "timeout"),
         EndCause::IdleTimeout => (Some("the connection was idle for too long"), "timeout"),

@@ -94,6 +94,7 @@ impl Core {
             UnderWay::Nothing => self.begin(call, config, input),
             UnderWay::Answer => self.pass_answer(call, input),
             UnderWay::Unasked => self.pass_unasked(call, input),
+            UnderWay::Renamed(owed) => self.rename(call, config, owed, input),
             UnderWay::Reshaped(owed) => self.reshape(call, config, owed, input),
         }
     }
@@ -107,8 +108,12 @@ impl Core {
     ) -> Result<Go, Lost> {
         match self.kind(input) {
             Kind::Unclear => return Ok(Go::Wait),
+            Kind::Message if self.prefix.is_some() => {
+                let owed = self.message_owes(first_word(input).unwrap_or_default());
+                return self.rename(call, config, Box::new(owed), input);
+            }
             Kind::Message => return self.pass_unasked(call, input),
-            Kind::Confirmation => return self.confirmation(call, input),
+            Kind::Confirmation => return self.confirmation(call, config, input),
             Kind::Answer => {}
         }
         if input.first() == Some(&b'-') {
@@ -214,6 +219,24 @@ impl Core {
                 Ok(Go::Wait)
             }
             End::Reply | End::Push => Ok(Go::On),
+        }
+    }
+
+    /// A message, of which the prefix of a tenant is taken off.
+    fn rename(
+        &mut self,
+        call: &mut Call<'_>,
+        config: &RespConfig,
+        owed: Box<Owed>,
+        input: &mut BytesMut,
+    ) -> Result<Go, Lost> {
+        let with = With { masker: &config.masker, protocol: self.version };
+        match self.reshaper.feed(&owed, with, input, &mut call.out.to_client)? {
+            Step::Open => {
+                self.under_way = UnderWay::Renamed(owed);
+                Ok(Go::Wait)
+            }
+            Step::Done => Ok(Go::On),
         }
     }
 
@@ -396,9 +419,14 @@ impl Core {
     }
 
     /// One channel more, or one less.
-    fn confirmation(&mut self, call: &mut Call<'_>, input: &mut BytesMut) -> Result<Go, Lost> {
+    fn confirmation(
+        &mut self,
+        call: &mut Call<'_>,
+        config: &RespConfig,
+        input: &mut BytesMut,
+    ) -> Result<Go, Lost> {
         let Some(len) = self.whole(input)? else { return Ok(Go::Wait) };
-        let reply = input.split_to(len);
+        let mut reply = input.split_to(len);
         let word = first_word(&reply).unwrap_or_default();
         let total = last_number(&reply).ok_or(Lost::Unasked)?;
         let before = self.subscriptions;
@@ -418,7 +446,12 @@ impl Core {
             }
         };
         let more = matches!(word, b"subscribe" | b"psubscribe" | b"ssubscribe");
-        call.out.to_client.extend(&reply);
+        if self.prefix.is_some() {
+            let owed = self.message_owes(b"subscribe");
+            self.rename(call, config, Box::new(owed), &mut reply)?;
+        } else {
+            call.out.to_client.extend(&reply);
+        }
         let over = match self.pending.head() {
             Some(Expect::Subscribes { kind: asked, left }) if more && *asked == kind => {
                 *left = left.saturating_sub(1);

@@ -1,5 +1,7 @@
 //! What both directions of a session share.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 
 use super::entering::Entering;
@@ -34,6 +36,8 @@ pub(super) struct Core {
     /// The account of ours that is logged in there.
     pub(super) account: Option<String>,
     pub(super) version: Protocol,
+    /// What stands before the names of keys and channels of a tenant at the server.
+    pub(super) prefix: Option<Arc<[u8]>>,
     /// Number of the database commands go to.
     pub(super) database: u32,
     pub(super) pending: Pending,
@@ -80,6 +84,8 @@ pub(super) enum UnderWay {
     Answer,
     /// It goes on as it is, and answers nothing.
     Unasked,
+    /// The same, but the prefix of a tenant is taken off.
+    Renamed(Box<Owed>),
     /// It is rewritten.
     Reshaped(Box<Owed>),
 }
@@ -208,7 +214,14 @@ impl Core {
     /// The client is somebody, or somebody else.
     pub(super) fn become_(&mut self, who: Who) {
         self.who = Some(who);
+        self.class_changed();
+    }
+
+    /// The class of the client may be another one.
+    fn class_changed(&mut self) {
         self.plans.clear();
+        let tenancy = self.who.as_ref().and_then(|who| who.class().tenancy());
+        self.prefix = tenancy.map(|tenancy| tenancy.prefix.as_bytes().into());
     }
 
     /// Brings the class up to date with the rules in force.
@@ -217,7 +230,7 @@ impl Core {
             && who.generation != turn.rules.generation
         {
             *who = Who::new(turn, who.login.clone());
-            self.plans.clear();
+            self.class_changed();
             // What is queued was let through under rules that hold no more.
             if self.multi == Multi::Open {
                 self.multi = Multi::Tainted;
@@ -231,7 +244,7 @@ impl Core {
         if let Some(who) = &mut self.who {
             let login = Login { database: database.to_string(), ..who.login.clone() };
             *who = Who::new(turn, login);
-            self.plans.clear();
+            self.class_changed();
         }
     }
 
@@ -252,6 +265,12 @@ impl Core {
     /// Whether the client has got whole replies, so that an error would be read as one.
     pub(super) fn may_speak(&self) -> bool {
         self.is_between() && self.parting != Parting::Closing
+    }
+
+    /// Whether it also waits for one. A client that waits for nothing would take an error for the
+    /// answer to what it says next, and not see that the connection is gone.
+    pub(super) fn may_answer(&self) -> bool {
+        self.may_speak() && !self.pending.is_empty()
     }
 
     /// The client broke the protocol: it is told in its turn, and the connection ends.
@@ -314,6 +333,7 @@ impl Core {
     pub(super) fn reset(&mut self, call: &mut Call<'_>) {
         call.journal.closed(call.turn.now, "identity", call.out);
         self.who = None;
+        self.class_changed();
         self.tried_unasked = false;
         self.account = None;
         self.version = Protocol::Resp2;
@@ -323,7 +343,6 @@ impl Core {
         self.mute = Mute::No;
         self.subscriptions = Subscriptions::default();
         self.monitoring = false;
-        self.plans.clear();
     }
 
     /// Records a run of commands that is complete for now.

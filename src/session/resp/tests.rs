@@ -149,6 +149,59 @@ fn nobody_is_sent_to_another_server() {
     assert!(!got.contains("10.0.0."), "{got}");
 }
 
+const TENANTS: &str = "version: 1
+rules:
+  - id: tenants
+    match: {protocol: redis}
+    prefix: \"t:{identity.user}:\"
+  - id: mask
+    match: {protocol: redis, keys: [\"pii:*\"]}
+    mask: {constant: HIDDEN}
+";
+
+fn array(words: &[&str]) -> String {
+    let bulk = |word: &&str| format!("${}\r\n{word}\r\n", word.len());
+    format!("*{}\r\n{}", words.len(), words.iter().map(bulk).collect::<String>())
+}
+
+#[test]
+fn a_tenant_names_and_sees_its_names_without_the_prefix() {
+    let world = World::with_rules(TENANTS).expect("rules");
+    let mut run = Run::new(&world);
+    run.client(
+        &array(&["MGET", "a", "pii:1"]),
+        &array(&["MGET", "t:default:a", "t:default:pii:1"]),
+    );
+    run.server("*2\r\n$1\r\n1\r\n$6\r\ncanary\r\n", "*2\r\n$1\r\n1\r\n$6\r\nHIDDEN\r\n");
+    run.client("BLPOP a b 0\r\n", &array(&["BLPOP", "t:default:a", "t:default:b", "0"]));
+    run.server(&array(&["t:default:b", "v"]), &array(&["b", "v"]));
+    run.client("SCAN 0\r\n", &array(&["SCAN", "0", "MATCH", "t:default:*"]));
+    run.server(
+        "*2\r\n$1\r\n7\r\n*2\r\n$11\r\nt:default:a\r\n$9\r\nt:other:a\r\n",
+        "*2\r\n$1\r\n7\r\n*2\r\n$1\r\na\r\n$-1\r\n",
+    );
+    run.client("KEYS u*\r\n", &array(&["KEYS", "t:default:u*"]));
+    run.server("-ERR of t:default:u\r\n", "-ERR of u\r\n");
+    run.client("DBSIZE\r\n", "");
+    assert!(String::from_utf8_lossy(&run.to_client).starts_with("-NOPERM"));
+    run.to_client.clear();
+    run.client("SUBSCRIBE c\r\n", &array(&["SUBSCRIBE", "t:default:c"]));
+    run.server(
+        "*3\r\n$9\r\nsubscribe\r\n$11\r\nt:default:c\r\n:1\r\n",
+        "*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n",
+    );
+    run.server(&array(&["message", "t:default:c", "hi"]), &array(&["message", "c", "hi"]));
+}
+
+#[test]
+fn a_long_value_of_a_tenant_is_streamed_behind_its_prefixed_key() {
+    let world = World::with_rules(TENANTS).expect("rules");
+    let mut run = Run::new(&world);
+    let value = "v".repeat(2 * 1024 * 1024);
+    run.feed(Side::Client, array(&["SET", "a", &value]).as_bytes());
+    assert!(run.to_server == array(&["SET", "t:default:a", &value]).as_bytes());
+}
+
 #[test]
 fn outcomes_that_never_came_are_not_made_up() {
     let world = world();

@@ -1,0 +1,83 @@
+//! Names of a tenant: behind its prefix at the server, without it at the client.
+//!
+//! A command is written anew with the prefix before each key, each channel and each pattern for
+//! either; where a pattern is left out, the one that fits all names of the tenant is put in. Of replies
+//! and messages the prefix is taken off; a name that is not behind it belongs to somebody else, and is
+//! not told. The prefix holds nothing that a pattern would read as a wildcard.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::reshape::{Job, KeyMasks, Owed};
+use super::talk::Core;
+use super::words::bulk;
+use crate::analysis::redis::{Args, Shape};
+use crate::facts::Unnamed;
+
+impl Core {
+    /// Whether the command at hand names something that has a prefix.
+    pub(super) fn names_something(&self) -> bool {
+        let uses = &self.uses;
+        self.prefix.is_some()
+            && !(uses.keys.is_empty()
+                && uses.channels.is_empty()
+                && uses.patterns.is_empty()
+                && uses.unnamed == Unnamed::Untouched)
+    }
+
+    /// A name as the server knows it.
+    pub(super) fn at_server(&self, name: &[u8]) -> Arc<[u8]> {
+        match &self.prefix {
+            Some(prefix) => [prefix, name].concat().into(),
+            None => name.into(),
+        }
+    }
+
+    /// Appends the command at hand with the prefix before its names. `streamed` is the length of a
+    /// last argument whose bytes follow on their own.
+    pub(super) fn write_prefixed(
+        &self,
+        out: &mut BytesMut,
+        args: &(impl Args + ?Sized),
+        streamed: Option<usize>,
+    ) {
+        let prefix = self.prefix.as_deref().unwrap_or_default();
+        let all = [prefix, b"*"].concat();
+        let left_out = self.uses.unnamed == Unnamed::Listed && self.uses.patterns.is_empty();
+        let added: &[&[u8]] = if left_out { &[b"MATCH", &all] } else { &[] };
+        let mut named = vec![false; args.len()];
+        let uses = &self.uses;
+        let keys = uses.keys.iter().map(|key| key.at);
+        let channels = uses.channels.iter().map(|channel| channel.at);
+        for at in keys.chain(channels).chain(uses.patterns.iter().copied()) {
+            if let Some(is) = named.get_mut(at) {
+                *is = true;
+            }
+        }
+        out.extend_from_slice(format!("*{}\r\n", args.len() + added.len()).as_bytes());
+        for (at, is_name) in named.into_iter().enumerate() {
+            match (args.get(at), streamed) {
+                (Some(name), _) if is_name => bulk(out, &[prefix, name].concat()),
+                (Some(argument), _) => bulk(out, argument),
+                (None, Some(len)) => out.extend_from_slice(format!("${len}\r\n").as_bytes()),
+                (None, None) => bulk(out, b""),
+            }
+        }
+        added.iter().for_each(|argument| bulk(out, argument));
+    }
+
+    /// What a message or a confirmation owes that begins with this word.
+    pub(super) fn message_owes(&self, word: &[u8]) -> Owed {
+        let rest = match word {
+            b"pmessage" => vec![Shape::Key, Shape::Key, Shape::Other],
+            b"invalidate" => vec![Shape::Each(Box::new(Shape::Key))],
+            _ => vec![Shape::Key, Shape::Other],
+        };
+        let shape = Shape::Tuple([vec![Shape::Other], rest].concat().into());
+        let nothing: [&[u8]; 0] = [];
+        let keys: [(&[u8], &KeyMasks); 0] = [];
+        let job = Job::new(&shape, &nothing[..], keys.into_iter());
+        Owed::One(job.strip(self.prefix.clone().unwrap_or_default()))
+    }
+}
