@@ -189,6 +189,28 @@ fn a_certificate_or_the_system_says_who_a_redis_client_may_be() {
 }
 
 #[test]
+fn a_login_anew_has_its_own_time() {
+    let server = server_with_account();
+    let Logins { certified, mut setup } = password_login(server.address());
+    setup.extra = "limits: {login_timeout: 1s}\n".into();
+    let proxy = Portcullis::start(&setup);
+    let mut client = certified.connect(proxy.address());
+    assert_eq!(client.command(&["AUTH", "support", PASSWORD]), Reply::ok());
+    let mut left = certified.connect(proxy.address());
+    assert_eq!(left.command(&["AUTH", "support", PASSWORD]), Reply::ok());
+    // Silence until its time is over: by then that of the first login is long over for both.
+    RawRedis::connect(proxy.address()).closed();
+    assert_eq!(client.command(&["AUTH", "support", PASSWORD]), Reply::ok());
+    assert_eq!(client.command(&["SET", "k", "v"]), Reply::ok());
+    refused(&mut client, "support", "wrong");
+    assert_eq!(client.command(&["GET", "k"]), Reply::text("v"));
+    // Who gives its login back has as long as at first.
+    assert_eq!(left.command(&["RESET"]), Reply::Simple("RESET".into()));
+    left.closed();
+    assert_eq!(client.command(&["GET", "k"]), Reply::text("v"));
+}
+
+#[test]
 fn an_account_that_is_of_no_use_is_told_to_nobody_outside() {
     let server = Redis::with_settings(&["user app on >another ~* &* +@all", "user default off"]);
     let Logins { certified, setup } = password_login(server.address());
