@@ -294,8 +294,7 @@ impl Core {
         if let (Some(_), Some(database)) = (count, queued.database) {
             self.database = database;
         }
-        let owed = count.map(|count| queued.owed(count)).transpose()?;
-        match owed.flatten() {
+        match queued.owed(count)? {
             Some(owed) => {
                 self.pending.pop();
                 self.reshape(call, config, Box::new(owed), input)

@@ -172,15 +172,16 @@ impl Queued {
         }
     }
 
-    /// What the reply to EXEC owes, if anything in it does; `count` is how many elements it has.
+    /// What the reply to EXEC owes, if anything in it does; `count` is how many elements it has,
+    /// unless it is no array: then it is nothing, an error, or what no server sends and all is masked.
     ///
     /// # Errors
     /// As many commands were not queued: which element answers which cannot be told.
-    pub(super) fn owed(self, count: usize) -> Result<Option<Owed>, Lost> {
+    pub(super) fn owed(self, count: Option<usize>) -> Result<Option<Owed>, Lost> {
         if self.jobs.is_empty() {
             return Ok(None);
         }
-        if self.len() != count {
+        if count.is_some_and(|count| count != self.len()) {
             return Err(Lost::Unasked);
         }
         let mut all = Vec::new();

@@ -95,6 +95,24 @@ fn replies_of_a_transaction_that_do_not_add_up_are_not_guessed() {
 }
 
 #[test]
+fn a_transaction_that_is_no_array_is_masked_all_over() {
+    for reply in [
+        "|1\r\n+a\r\n+canary\r\n*2\r\n$1\r\na\r\n$6\r\ncanary\r\n",
+        "%1\r\n$1\r\na\r\n$6\r\ncanary\r\n",
+        "~2\r\n$1\r\na\r\n$6\r\ncanary\r\n",
+        "+canary\r\n",
+    ] {
+        let world = world();
+        let mut run = Run::new(&world);
+        let transaction = [MULTI, GET_FREE, GET_PII, EXEC].concat();
+        run.client(&transaction, &transaction);
+        run.server("+OK\r\n+QUEUED\r\n+QUEUED\r\n", "+OK\r\n+QUEUED\r\n+QUEUED\r\n");
+        run.feed(Side::Server, reply.as_bytes());
+        assert!(!String::from_utf8_lossy(&run.to_client).contains("canary"), "{reply:?}");
+    }
+}
+
+#[test]
 fn a_refusal_inside_a_transaction_keeps_it_from_running() {
     let world = world();
     let mut run = Run::new(&world);
