@@ -232,7 +232,7 @@ pub struct Uses {
 impl Uses {
     /// Forgets all places, and gives back the memory that one long command took.
     fn clear(&mut self) {
-        let Self { keys, channels, unnamed, patterns } = self;
+        let Self { keys, channels, unnamed, patterns, script } = self;
         keys.clear();
         keys.shrink_to(PLACES_KEPT_MAX);
         channels.clear();
@@ -240,6 +240,7 @@ impl Uses {
         patterns.clear();
         patterns.shrink_to(PLACES_KEPT_MAX);
         *unnamed = Unnamed::Untouched;
+        *script = None;
     }
 }
 
