@@ -104,6 +104,11 @@ fn concurrent_pipelined_queries_keep_their_answers_apart() {
 /// What a driver's program prints when it talks to this port, over TLS that this authority vouches
 /// for or else in plain text.
 fn observe(program: &str, port: u16, authority: Option<&Path>) -> String {
+    observe_at(program, &format!("postgresql://app@127.0.0.1:{port}/demo"), authority)
+}
+
+/// The same, where the server is told as a URL.
+pub(crate) fn observe_at(program: &str, url: &str, authority: Option<&Path>) -> String {
     let home = drivers();
     let script = PathBuf::from(DRIVERS).join(program);
     let mut command = Command::new("timeout");
@@ -113,7 +118,7 @@ fn observe(program: &str, port: u16, authority: Option<&Path>) -> String {
     } else {
         command.arg(home.join("venv/bin/python")).arg("-B");
     }
-    command.arg(script).arg(format!("postgresql://app@127.0.0.1:{port}/demo"));
+    command.arg(script).arg(url);
     command.env("PGPASSWORD", PASSWORD).env("NODE_OPTIONS", "--no-deprecation");
     if let Some(authority) = authority {
         command.env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", authority);
@@ -156,12 +161,17 @@ fn sees_the_same(program: &str) {
         let ended = observe(program, terminated.port(), Some(&authority));
         (direct.join().unwrap(), relayed.join().unwrap(), ended)
     });
+    compare(program, &direct, &[("relayed", relayed), ("ended at the proxy", ended)]);
+}
+
+/// Every line that came through a proxy beside what came directly.
+pub(crate) fn compare(program: &str, direct: &str, proxied: &[(&str, String)]) {
     assert!(direct.ends_with("end\n"), "{program} did not come to its end:\n{direct}");
-    for (way, proxied) in [("relayed", relayed), ("ended at the proxy", ended)] {
-        for (ours, theirs) in proxied.lines().zip(direct.lines()) {
+    for (way, seen) in proxied {
+        for (ours, theirs) in seen.lines().zip(direct.lines()) {
             assert_eq!(ours, theirs, "{program}: login {way}, and directly");
         }
-        assert_eq!(proxied.lines().count(), direct.lines().count(), "{program}: login {way}");
+        assert_eq!(seen.lines().count(), direct.lines().count(), "{program}: login {way}");
     }
 }
 

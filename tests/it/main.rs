@@ -24,6 +24,8 @@ mod redis;
 #[cfg(test)]
 mod redis_conversations;
 #[cfg(test)]
+mod redis_drivers;
+#[cfg(test)]
 mod redis_fixture;
 #[cfg(test)]
 mod redis_frames;
@@ -33,6 +35,8 @@ mod redis_login;
 mod redis_matrix;
 #[cfg(test)]
 mod redis_rules;
+#[cfg(test)]
+mod redis_sentinel;
 #[cfg(test)]
 mod redis_shapes;
 #[cfg(test)]

@@ -93,9 +93,7 @@ impl Command {
     /// Where its keys and channels are among these arguments, and what happens to them. What
     /// `uses` held before is gone, also where the arguments are not understood.
     pub fn uses(&self, args: &(impl Args + ?Sized), uses: &mut Uses) -> Result<(), NotUnderstood> {
-        uses.keys.clear();
-        uses.channels.clear();
-        uses.patterns.clear();
+        uses.clear();
         uses.unnamed = self.unnamed;
         uses.script = self.script;
         self.keys.read(args, uses)?;
@@ -230,6 +228,25 @@ pub struct Uses {
     /// Place of the argument that names a script by its digest.
     pub script: Option<usize>,
 }
+
+impl Uses {
+    /// Forgets all places, and gives back the memory that one long command took.
+    fn clear(&mut self) {
+        let Self { keys, channels, unnamed, patterns, script } = self;
+        keys.clear();
+        keys.shrink_to(PLACES_KEPT_MAX);
+        channels.clear();
+        channels.shrink_to(PLACES_KEPT_MAX);
+        patterns.clear();
+        patterns.shrink_to(PLACES_KEPT_MAX);
+        *unnamed = Unnamed::Untouched;
+        *script = None;
+    }
+}
+
+/// So many places are kept room for between two commands: more than commands usually have, and no
+/// more than a few pages.
+const PLACES_KEPT_MAX: usize = 256;
 
 /// A key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
