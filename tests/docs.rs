@@ -1,7 +1,5 @@
 //! The documents name files and tests; both must exist.
 
-#![expect(clippy::unwrap_used, reason = "a test: what cannot be read is a failure of it")]
-
 #[cfg(test)]
 mod tests {
     use std::path::{Path, PathBuf};
