@@ -102,12 +102,14 @@ impl<'a> Question<'a> {
         let Some(tenancy) = self.class.tenancy.as_ref().map_err(Clone::clone)? else {
             return Ok(());
         };
-        let unnamed = self.facts.store.unnamed;
-        match unnamed {
+        let StoreFacts { command: _, keys: _, channels, unnamed } = &self.facts.store;
+        match *unnamed {
             // Their names come back and can be left out.
             Unnamed::Untouched | Unnamed::Listed => Ok(()),
+            // What the server tells of all keys it tells on channels that no prefix stands before.
+            Unnamed::Counted if !channels.is_empty() => Ok(()),
             Unnamed::Counted | Unnamed::Changed | Unnamed::Reached => {
-                let message = format!("`{}` {}, not only yours", command.name, reach(unnamed));
+                let message = format!("`{}` {}, not only yours", command.name, reach(*unnamed));
                 Err(side_door(message).by(&tenancy.rule).with_hint(INSTEAD))
             }
         }
