@@ -13,7 +13,7 @@ fn names_of_a_tenant_stand_behind_a_prefix() {
         }
         set.decide(&set.classify(identity), &store_facts(words))
     };
-    for words in ["get r=a", "scan *listed", "publish pub=n", "ping"] {
+    for words in ["get r=a", "scan *listed", "publish pub=n", "ping", "subscribe psub=n *counted"] {
         let Decision::Allow(allowed) = of("acme", words) else { panic!("{words}") };
         assert_eq!(&*allowed.tenancy.unwrap().prefix, "t:acme:", "{words}");
         assert_eq!(allowed.rules.len(), usize::from(words != "ping"), "{words}");
