@@ -30,6 +30,8 @@ start_redis_server() {
   port[direct]=$(free_port) pid[direct]=''
   say "Starting Redis on 127.0.0.1:${port[direct]}"
   mkdir "$work/redis"
+  # The account of the server must get through.
+  chmod 711 "$work" "$work/redis"
   start_redis "$work/redis" "${port[direct]}"
 }
 
@@ -44,7 +46,8 @@ bench:
   redis: true
   hash: fnv1a_64
   distribution: ketama
-  servers: ["127.0.0.1:${port[direct]}:1"]
+  servers:
+    - 127.0.0.1:${port[direct]}:1
 YAML
   program=$(PATH=$PATH:/usr/sbin command -v nutcracker)
   "$program" -c "$folder/nutcracker.yml" -s "$(free_port)" -a 127.0.0.1 -o "$folder/log" \
