@@ -305,6 +305,7 @@ impl Core {
         match command.role {
             Role::Multi if self.multi == Multi::None && !self.only_subscribed() => {
                 self.multi = Multi::Open;
+                self.done_before_multi = self.runs.done();
             }
             Role::Exec | Role::Discard => self.multi = Multi::None,
             Role::Multi
