@@ -372,12 +372,15 @@ impl DatasourceMetrics {
         }
     }
 
-    /// A run is timed as one; its errors are put down to what the first of them was.
+    /// A run is timed as one, by what a command of it took on average; its errors are put down to what
+    /// the first of them was.
     fn commands_completed(&self, run: &CommandRun, result: RunResult) {
-        let RunResult { failed, error, bytes: _, duration_us } = result;
+        let RunResult { later, failed, error, bytes: _, duration_us } = result;
         let command = Command::of_class(run.record.class).index();
+        let decided = Decided::of(run.record.judgement()).index();
+        self.requests.add(command * Decided::ALL.len() + decided, later);
         if let Some(histogram) = self.durations.get(command) {
-            histogram.observe(seconds(duration_us));
+            histogram.observe(seconds(duration_us / run.count.max(1)));
         }
         if let Some(error) = error {
             let (source, class) = store::placed(error);

@@ -259,6 +259,9 @@ pub enum Bounded {
     ArgumentBytes,
     /// How many such arguments there are.
     Arguments,
+    /// Milliseconds until the keys that the command writes expire, where it says or takes away when;
+    /// never is more than any number.
+    ExpiryMs,
 }
 
 #[cfg(test)]

@@ -76,7 +76,8 @@ mod tests {
 }
 
 /// What docs/RULES.md shows is a rule set that does what it says, and so are the packs.
-#[cfg(all(test, feature = "serve"))]
+#[cfg(feature = "serve")]
+#[cfg(test)]
 mod rules {
     use std::path::Path;
 

@@ -78,14 +78,19 @@ impl Accounts {
 impl Accounts {
     /// Whether a password of ours goes to the server.
     pub fn have_password(&self) -> bool {
-        self.lines.iter().any(|line| match line.password {
-            PasswordSource::None => false,
-            PasswordSource::File(_) | PasswordSource::Given(_) => true,
-        })
+        self.lines.iter().any(|line| line.password.is_some())
     }
 }
 
 impl PasswordSource {
+    /// Whether there is one.
+    pub fn is_some(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::File(_) | Self::Given(_) => true,
+        }
+    }
+
     /// The password as it is now.
     ///
     /// # Errors

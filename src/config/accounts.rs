@@ -40,7 +40,7 @@ pub(super) struct WrittenQuery {
 }
 
 #[derive(Debug)]
-struct WrittenPassword {
+pub(super) struct WrittenPassword {
     file: Option<Spanned<String>>,
     env: Option<Spanned<String>>,
 }
@@ -83,7 +83,7 @@ pub(super) fn read_query(node: &Node, problems: &mut Problems) -> Option<Written
     Some(WrittenQuery { at: node.span.clone(), user, password, database, query })
 }
 
-fn read_password(map: &mut MapReader<'_>, problems: &mut Problems) -> WrittenPassword {
+pub(super) fn read_password(map: &mut MapReader<'_>, problems: &mut Problems) -> WrittenPassword {
     if let Some(entry) = map.entry("password") {
         problems.push(
             Diagnostic::error(&entry.key_span, "a password is not written into this file")
@@ -137,7 +137,7 @@ pub(super) fn check_query(
     })
 }
 
-fn check_password(
+pub(super) fn check_password(
     written: WrittenPassword,
     base: &Path,
     problems: &mut Problems,

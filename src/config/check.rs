@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::source::{self, Spanned, TargetServer, TlsMode};
 use super::{
     CatalogLogin, Config, Datasource, Limits, Listen, Log, Rules, ServerAddress, SessionLimits,
-    TcpLimits, authentication, listen, protocol, tls,
+    TcpLimits, authentication, listen, protocol, sentinel, tls,
 };
 use crate::audit::{AuditConfig, QUEUE_EVENTS_MIN, Target, WhenFull};
 use crate::auth::throttle::Bounds;
@@ -64,6 +64,7 @@ fn datasource(
         protocol,
         listen,
         upstream: servers,
+        sentinel,
         target,
         default_deny,
         tls,
@@ -80,6 +81,11 @@ fn datasource(
         problems.error(&at, "`upstream` names no server");
     }
     let protocol = protocol?;
+    let sentinel_at = sentinel.as_ref().map(|written| written.at.clone());
+    let sentinel = match sentinel.map(|written| sentinel::check(written, base, problems)) {
+        None => None,
+        Some(group) => Some(group?),
+    };
     let leg = authentication::Leg::of(tls.as_ref());
     let (tls_mode, tls) = match tls {
         Some(written) => (written.mode, tls::client_leg(written, (base, protocol), problems)),
@@ -94,25 +100,20 @@ fn datasource(
     };
     let (authentication, logins) = logins?;
     let upstream_tls = upstream_tls?;
-    if let Some(at) = account_at
-        && logins.accounts.have_password()
-    {
-        protocol::refuse_bare_password(&at, (protocol, &upstream, &upstream_tls), problems);
+    let own = account_at.filter(|_| logins.accounts.have_password());
+    let asking =
+        sentinel_at.filter(|_| sentinel.as_ref().is_some_and(|one| one.password.is_some()));
+    for at in own.iter().chain(&asking) {
+        protocol::refuse_bare_password(at, (protocol, &upstream, &upstream_tls), problems);
     }
-    if let (Some(target), None) = (&target, &catalog)
-        && target.value != TargetServer::Any
-    {
-        problems.push(
-            Diagnostic::error(&target.at, "`target_session_attrs` needs `catalog`")
-                .with_help("its login asks each server what it is; sessions log in only once"),
-        );
-    }
+    let target = target.map(|written| known_target(&written, catalog.as_ref(), problems));
     Some(Datasource {
         name: name?.value.into(),
         protocol,
         listen,
         upstream,
-        target: target.map(|written| written.value).unwrap_or_default(),
+        sentinel,
+        target: target.unwrap_or_default(),
         default_deny: default_deny?,
         tls_mode,
         tls,
@@ -122,6 +123,21 @@ fn datasource(
         logins,
         limits: limits.check(sessions, problems),
     })
+}
+
+/// A role of servers, which somebody must be able to ask for.
+fn known_target(
+    written: &Spanned<TargetServer>,
+    catalog: Option<&CatalogLogin>,
+    problems: &mut Problems,
+) -> TargetServer {
+    if catalog.is_none() && written.value != TargetServer::Any {
+        problems.push(
+            Diagnostic::error(&written.at, "`target_session_attrs` needs `catalog`")
+                .with_help("its login asks each server what it is; sessions log in only once"),
+        );
+    }
+    written.value
 }
 
 fn listeners(

@@ -30,6 +30,7 @@ mod mask_keys;
 mod protocol;
 #[cfg(test)]
 mod redis_tests;
+mod sentinel;
 mod session_limits;
 mod source;
 #[cfg(test)]
@@ -40,6 +41,7 @@ mod tokens;
 pub use admin::Admin;
 pub use listen::{Listen, ListenAt, Port};
 pub use protocol::Protocol;
+pub use sentinel::SentinelGroup;
 pub use session_limits::{OnClientGone, SessionLimits};
 pub use source::{LogFormat, TargetServer, TlsMode};
 
@@ -71,8 +73,11 @@ pub struct Datasource {
     pub protocol: Protocol,
     /// Sockets clients connect to; at least one, unique over all datasources.
     pub listen: Vec<Listen>,
-    /// Servers, in the order in which they are tried; at least one.
+    /// Servers, in the order in which they are tried; at least one. Those that are asked for the
+    /// server, if there is something to ask them.
     pub upstream: Vec<ServerAddress>,
+    /// What Sentinels are asked.
+    pub sentinel: Option<SentinelGroup>,
     /// Which of them sessions may use; anything but `Any` comes with a catalog login.
     pub target: TargetServer,
     /// Identities that no rule concerns are refused.

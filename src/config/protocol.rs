@@ -41,9 +41,20 @@ impl Protocol {
 /// Refuses what this datasource says that its protocol cannot honour.
 pub(super) fn refuse_foreign(written: &source::Datasource, problems: &mut Problems) {
     match written.protocol {
-        Some(Protocol::Redis) => {}
-        Some(Protocol::Postgresql) | None => return,
+        Some(Protocol::Redis) => refuse_foreign_to_redis(written, problems),
+        Some(Protocol::Postgresql) => {
+            if let Some(sentinel) = &written.sentinel {
+                problems.push(
+                    Diagnostic::error(&sentinel.at, "Sentinels know Redis servers only")
+                        .with_help("write the servers: `upstream: [\"HOST:PORT\", …]`"),
+                );
+            }
+        }
+        None => {}
     }
+}
+
+fn refuse_foreign_to_redis(written: &source::Datasource, problems: &mut Problems) {
     let mut refuse = |at: &Span, message: &str, help: &str| {
         problems.push(Diagnostic::error(at, message).with_help(help));
     };
@@ -55,6 +66,11 @@ pub(super) fn refuse_foreign(written: &source::Datasource, problems: &mut Proble
     {
         let help = "list the servers in the order in which they are to be tried";
         refuse(at, "Redis servers are not asked whether they are primary or replica", help);
+    }
+    if let (Some(sentinel), None) = (&written.sentinel, &written.upstream_tls) {
+        let help = "`upstream_tls: {mode: verify-full, …}`, for Sentinels and servers, or \
+                    `{mode: disable}`";
+        refuse(&sentinel.at, "where Sentinels lead is not known: say how it is met", help);
     }
     for at in written.limits.about_cancelling() {
         let help = "take it out: a command over its `statement_timeout` ends its session";

@@ -112,6 +112,44 @@ fn tls_to_a_redis_begins_at_once() {
     assert!(matches!(leg("{mode: disable}"), UpstreamTls::Plain));
 }
 
+#[test]
+fn sentinels_are_asked_for_the_primary() {
+    let dir = folder();
+    fs::write(dir.path().join("password"), "s3cret").unwrap();
+    let with = |upstream: &str, more: &str| {
+        let text = GOOD.replace("127.0.0.1:6379", upstream);
+        let more = format!("default: allow\n{more}");
+        Config::parse("p.yaml", &text.replace("default: allow\n", &more), dir.path())
+    };
+    let plain = "    upstream_tls: {mode: disable}\n";
+    let group = "{sentinels: [\"127.0.0.1:26379\", \"localhost:26380\"], master: main";
+    let (config, _) =
+        with(&format!("{group}, user: proxy, password_file: password}}"), plain).unwrap();
+    let [cache] = &config.datasources[..] else { panic!("{config:?}") };
+    assert_eq!(cache.upstream.len(), 2);
+    assert_eq!(cache.sentinel.as_ref().unwrap().master, "main");
+    for (upstream, more, expected) in [
+        (format!("{group}}}"), "", "where Sentinels lead is not known"),
+        ("{master: main}".to_owned(), plain, "`sentinels` is missing"),
+        ("{sentinels: \"a:1\"}".to_owned(), plain, "`master` is missing"),
+        (format!("{group}, user: proxy}}"), plain, "a user of the Sentinels has a password"),
+        (format!("{group}, master: a b}}"), plain, ""),
+        ("{sentinels: \"a:1\", master: a b}".to_owned(), plain, "a primary's name is one word"),
+        (
+            "{sentinels: \"a.b:1\", master: a, password_file: password}".to_owned(),
+            plain,
+            "a password would go to another machine",
+        ),
+    ] {
+        let found = with(&upstream, more).unwrap_err();
+        let texts: Vec<_> = found.iter().map(|one| one.message.as_str()).collect();
+        assert!(texts.iter().any(|one| one.starts_with(expected)), "{upstream}: {texts:?}");
+    }
+    let text = GOOD.replace("127.0.0.1:6379", &format!("{group}}}")).replace("redis", "postgresql");
+    let found = Config::parse("p.yaml", &text, dir.path()).unwrap_err();
+    assert_eq!(found[0].message, "Sentinels know Redis servers only");
+}
+
 /// The outcome of a `mask_keys:`; where it is good, whether there is a key then.
 fn with_keys(folder: &Path, keys: &str) -> Result<bool, Vec<String>> {
     let text = format!("{GOOD}mask_keys: {keys}\n");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Protocol, authentication, listen, mask_keys};
+use super::{Protocol, authentication, listen, mask_keys, sentinel};
 use crate::audit::WhenFull;
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::yaml::{MapReader, Node, Problems};
@@ -36,6 +36,7 @@ pub(super) struct Datasource {
     pub(super) protocol: Option<Protocol>,
     pub(super) listen: Vec<listen::Written>,
     pub(super) upstream: Vec<Spanned<String>>,
+    pub(super) sentinel: Option<sentinel::Written>,
     pub(super) target: Option<Spanned<TargetServer>>,
     pub(super) default_deny: Option<bool>,
     pub(super) tls: Option<Tls>,
@@ -208,7 +209,9 @@ fn datasource(node: &Node, problems: &mut Problems) -> Option<Datasource> {
     let protocols = [Protocol::Postgresql, Protocol::Redis].map(|one| (one.name(), one));
     let protocol = map.required("protocol", problems).and_then(|n| n.one_of(&protocols, problems));
     let listen = map.required("listen", problems).map(|n| listen::read(n, problems));
-    let upstream = map.required("upstream", problems).map(|n| one_or_more(n, problems));
+    let upstream = map.required("upstream", problems);
+    let (upstream, sentinel) =
+        upstream.map(|n| sentinel::read_upstream(n, problems)).unwrap_or_default();
     let target = map.optional("target_session_attrs").and_then(|n| target(n, problems));
     let default_deny = map
         .required("default", problems)
@@ -224,7 +227,8 @@ fn datasource(node: &Node, problems: &mut Problems) -> Option<Datasource> {
         name,
         protocol,
         listen: listen.unwrap_or_default(),
-        upstream: upstream.unwrap_or_default(),
+        upstream,
+        sentinel,
         target,
         default_deny,
         tls,

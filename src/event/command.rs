@@ -77,7 +77,7 @@ pub struct RecordedMask {
     pub class: Option<Arc<str>>,
 }
 
-/// A run of commands in one session.
+/// A run of commands in one session: decided alike, within a second or so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandRun {
     /// What they have in common.
@@ -93,13 +93,15 @@ pub struct CommandRun {
 /// What came of a run that was forwarded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunResult {
+    /// Commands of the run that came after its decision was recorded.
+    pub later: u64,
     /// Commands the server answered with an error.
     pub failed: u64,
     /// The first of these errors.
     pub error: Option<StoreError>,
     /// Bytes sent to the client for the run.
     pub bytes: u64,
-    /// From forwarding the first command to the reply to the last one, microseconds.
+    /// How long the server owed a reply to one of them or several, microseconds.
     pub duration_us: u64,
 }
 

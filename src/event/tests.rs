@@ -126,7 +126,7 @@ pub(crate) fn commands(verdict: RecordedVerdict) -> CommandRun {
 
 pub(crate) fn completed(failed: u64) -> EventKind {
     let error = (failed > 0).then(|| StoreError::of(b"-WRONGTYPE Operation against a key"));
-    let result = RunResult { failed, error, bytes: 2304, duration_us: 1_250 };
+    let result = RunResult { later: 36, failed, error, bytes: 2304, duration_us: 1_250 };
     EventKind::CommandsCompleted { run: commands(RecordedVerdict::Modified), decision: 4, result }
 }
 

@@ -13,6 +13,8 @@ pub struct StoreFacts {
     pub channels: Vec<ChannelUse>,
     /// What it does to keys it does not name.
     pub unnamed: Unnamed,
+    /// The digest of a script it runs, as the client names it; what that does besides is `unnamed`.
+    pub script: Option<Arc<[u8]>>,
 }
 
 /// One command, as the table of commands describes it.

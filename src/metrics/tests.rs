@@ -63,7 +63,7 @@ fn commands_are_counted_one_by_one_and_their_runs_timed() {
         )
     };
     for line in [
-        format!("{} 64", requests("read", "mask")),
+        format!("{} 100", requests("read", "mask")),
         format!("{} 64", requests("read", "rate_limit")),
         format!("{} 64", requests("other", "deny")),
         "portcullis_request_duration_seconds_count{command=\"read\",datasource=\"demo\",\

@@ -172,6 +172,7 @@ fn write_decision(f: &mut fmt::Formatter<'_>, decision: &Decision) -> fmt::Resul
                     Bounded::PatternBytes => "bytes of a pattern",
                     Bounded::ArgumentBytes => "bytes of an argument",
                     Bounded::Arguments => "arguments",
+                    Bounded::ExpiryMs => "ms to expiry",
                 };
                 writeln!(f, "  at most {} {what} (rule {})", bound.max, bound.rule)?;
             }

@@ -48,12 +48,15 @@ impl Fits {
 pub(crate) struct ClassPatterns {
     keys: Vec<(Arc<str>, Glob)>,
     channels: Vec<(Arc<str>, Glob)>,
+    /// Digests of scripts.
+    scripts: Vec<Arc<str>>,
 }
 
 impl ClassPatterns {
     /// Those of the rules that concern an identity, and of the labels these speak of.
     pub(crate) fn of(rules: &[&Rule], labels: &[Label]) -> Self {
         let (mut keys, mut channels): (Vec<&Glob>, Vec<&Glob>) = (Vec::new(), Vec::new());
+        let mut scripts: Vec<Arc<str>> = Vec::new();
         for rule in rules {
             let object = &rule.object;
             keys.extend(object.store.key_globs());
@@ -63,6 +66,7 @@ impl ClassPatterns {
                 Effect::Allow(allow) => {
                     keys.extend(allow.store.key_globs());
                     channels.extend(allow.store.channels.iter().flatten());
+                    scripts.extend(allow.store.scripts.iter().flatten().cloned());
                 }
                 Effect::Mask(_)
                 | Effect::Filter(_)
@@ -72,7 +76,9 @@ impl ClassPatterns {
                 | Effect::Bounds(_) => {}
             }
         }
-        Self { keys: distinct(keys), channels: distinct(channels) }
+        scripts.sort();
+        scripts.dedup();
+        Self { keys: distinct(keys), channels: distinct(channels), scripts }
     }
 }
 
@@ -109,10 +115,21 @@ impl RuleSet {
         fits
     }
 
+    /// Which of the scripts that rules list the client names.
+    pub fn script_fits(&self, class: &IdentityClass, digest: &[u8]) -> Fits {
+        let mut fits = Fits::default();
+        for (bit, script) in class.patterns.scripts.iter().enumerate() {
+            if digest.eq_ignore_ascii_case(script.as_bytes()) {
+                fits.set(bit);
+            }
+        }
+        fits
+    }
+
     /// The patterns, as rules write them, that the keys and channels of a command fit; for records,
     /// which hold no key and no channel.
     pub fn patterns(&self, class: &IdentityClass, store: &StoreFacts) -> Vec<Arc<str>> {
-        let StoreFacts { command: _, keys, channels, unnamed: _ } = store;
+        let StoreFacts { command: _, keys, channels, unnamed: _, script: _ } = store;
         let mut fitted: Vec<Arc<str>> = Vec::new();
         for (text, glob) in &class.patterns.keys {
             if keys.iter().any(|KeyUse { key, .. }| glob.matches_bytes(key)) {

@@ -234,6 +234,7 @@ impl Effect {
             // By its key in rule files.
             Self::Bounds(bounds) => match bounds.first() {
                 Some((Bounded::PatternBytes, _)) => "patterns",
+                Some((Bounded::ExpiryMs, _)) => "ttl",
                 Some((Bounded::ArgumentBytes | Bounded::Arguments, _)) | None => "values",
             },
         }

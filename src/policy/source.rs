@@ -183,7 +183,7 @@ fn rule(node: &Node, problems: &mut Problems) -> Option<Rule> {
     };
     let effect = effect::read(&mut map, problems);
     predicates(&mut map, effect.as_ref(), problems);
-    map.unsupported(&["when", "require", "not_after", "ticket", "unclassified", "ttl"], problems);
+    map.unsupported(&["when", "require", "not_after", "ticket", "unclassified"], problems);
     map.finish(problems);
     let (subject, object, written) = matched?;
     let effect = effect?;

@@ -69,6 +69,8 @@ pub(crate) struct StoreAllow {
     pub(crate) reads: Option<Vec<Glob>>,
     pub(crate) writes: Option<Vec<Glob>>,
     pub(crate) channels: Option<Vec<Glob>>,
+    /// Digests of scripts, in lower case, that reach only keys they are called with.
+    pub(crate) scripts: Option<Vec<Arc<str>>>,
     /// All it names are doors, one by one or all together; found out when the commands are known.
     pub(crate) only_doors: bool,
 }
@@ -166,7 +168,7 @@ impl StoreMatch {
 
     /// Whether it fits: the command, and some key and some channel for each word about them.
     pub(crate) fn fits(&self, store: &StoreFacts) -> bool {
-        let StoreFacts { command, keys, channels, unnamed: _ } = store;
+        let StoreFacts { command, keys, channels, unnamed: _, script: _ } = store;
         let Some(command) = command else { return false };
         self.admits_command(command)
             && (!self.about_keys() || self.fits_keys(keys))
@@ -220,7 +222,10 @@ impl StoreMatch {
 impl StoreAllow {
     /// Whether it says anything.
     pub(crate) fn is_written(&self) -> bool {
-        self.commands.is_some() || self.names_keys() || self.channels.is_some()
+        self.commands.is_some()
+            || self.names_keys()
+            || self.channels.is_some()
+            || self.scripts.is_some()
     }
 
     /// Whether it lists what may be done, as opposed to only opening doors.
@@ -229,7 +234,9 @@ impl StoreAllow {
     }
 
     fn only_opens_doors(&self) -> bool {
-        self.only_doors && !self.names_keys() && self.channels.is_none()
+        // A list of scripts opens a door, too.
+        let doors = self.only_doors || (self.commands.is_none() && self.scripts.is_some());
+        doors && !self.names_keys() && self.channels.is_none()
     }
 
     /// Whether it gives these keys and no others.
@@ -248,6 +255,12 @@ impl StoreAllow {
     /// Whether it opens the command's door.
     pub(crate) fn opens(&self, command: &CommandUse) -> bool {
         self.commands.iter().flatten().any(|pattern| pattern.opens(command))
+    }
+
+    /// Whether it vouches for the script.
+    pub(crate) fn vouches(&self, digest: &[u8]) -> bool {
+        let mut scripts = self.scripts.iter().flatten();
+        scripts.any(|script| digest.eq_ignore_ascii_case(script.as_bytes()))
     }
 
     /// Whether it gives the key for this use. What names channels and no keys gives no key.

@@ -26,8 +26,12 @@ pub(crate) struct Deadlines {
     alarm: Option<Pin<Box<Sleep>>>,
     /// When it rings.
     rings_us: u64,
-    /// When the login must be over; when the session must.
+    /// When the first login must be over; when the session must.
     ends_us: u64,
+    /// How far the first login is.
+    entry: Entry,
+    /// How long a login anew may take.
+    login_timeout: Duration,
     /// Where the session stood when it was last looked at.
     stood: Standing,
     /// Since when it has stood so, but for bytes that changed nothing.
@@ -40,6 +44,17 @@ pub(crate) struct Deadlines {
     statement_us: u64,
     /// When a cancel was sent for it.
     cancelled_us: Option<u64>,
+    /// When the session has something to record.
+    settles_us: Option<u64>,
+}
+
+/// How far the first login of a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    /// It is not over.
+    Waiting,
+    /// It is, whatever becomes of the session: a client may log in anew, as somebody else.
+    Over,
 }
 
 /// Where a session stands, as far as its limits go.
@@ -60,17 +75,15 @@ pub(crate) enum Due {
     End(EndCause),
     /// What is in flight is to be cancelled.
     Cancel,
+    /// The session is to record what is due.
+    Settle,
 }
 
 impl Due {
-    /// The key of the limit in the configuration.
-    pub(crate) fn name(self) -> &'static str {
-        self.limit().label()
-    }
-
-    /// The limit that was reached.
-    pub(crate) fn limit(self) -> Limit {
-        match self {
+    /// The limit that was reached; `None` if it is none.
+    pub(crate) fn limit(self) -> Option<Limit> {
+        Some(match self {
+            Self::Settle => return None,
             Self::Cancel => Limit::Statement,
             Self::End(EndCause::StatementTimeout) => Limit::CancelGrace,
             Self::End(EndCause::IdleTimeout) => Limit::ClientIdle,
@@ -90,7 +103,7 @@ impl Due {
                 | EndCause::TooManyLogins
                 | EndCause::TooManyClients,
             ) => Limit::Login,
-        }
+        })
     }
 }
 
@@ -103,24 +116,28 @@ impl Deadlines {
             alarm: Some(Box::pin(tokio::time::sleep(timeout))),
             rings_us: ends_us,
             ends_us,
+            entry: Entry::Waiting,
+            login_timeout: timeout,
             stood: Standing { phase: Phase::Login, progress, decided: 0 },
             since_us: now_us,
             heard_us: now_us,
             transaction_us: now_us,
             statement_us: now_us,
             cancelled_us: None,
+            settles_us: None,
         }
     }
 
-    /// Whether the login is not over.
+    /// Whether the first login is not over.
     pub(crate) fn in_login(&self) -> bool {
-        self.stood.phase == Phase::Login
+        self.entry == Entry::Waiting
     }
 
     /// The login is over. `lot` (any number of the session's own) spreads the ends of sessions that
     /// began together.
     pub(crate) fn logged_in(&mut self, limits: &SessionLimits, lot: u8, now_us: u64) {
         self.alarm = None;
+        self.entry = Entry::Over;
         self.ends_us = match limits.session_lifetime {
             Some(lifetime) => {
                 after(now_us, lifetime - lifetime / JITTER_PART * u32::from(lot) / 255)
@@ -128,6 +145,11 @@ impl Deadlines {
             None => u64::MAX,
         };
         self.heard_us = now_us;
+    }
+
+    /// When the session has something to record, if it has.
+    pub(crate) fn settles(&mut self, at_us: Option<u64>) {
+        self.settles_us = at_us;
     }
 
     /// Peers were heard of, and this is where the session stands now.
@@ -182,7 +204,7 @@ impl Deadlines {
     /// The limit that falls due first.
     fn first(&self, limits: &SessionLimits) -> Option<(u64, Due)> {
         let end = |cause| Due::End(cause);
-        if self.stood.phase == Phase::Login {
+        if self.in_login() {
             return Some((self.ends_us, end(EndCause::LoginTimeout)));
         }
         let of = |limit: Option<Duration>, from_us: u64, due: Due| {
@@ -205,8 +227,10 @@ impl Deadlines {
         };
         let lifetime = Some((lifetime_us, end(EndCause::Lifetime)));
         let none = None;
+        let anew = Some((after(self.since_us, self.login_timeout), end(EndCause::LoginTimeout)));
         let apply = match (self.stood.phase, self.stood.progress.in_flight) {
             (Phase::Closing, _) => [none; 3],
+            (Phase::Login, _) => [lifetime, anew, none],
             (Phase::Idle, _) => [lifetime, silent, none],
             // Silence is what a client hears on a quiet channel.
             (Phase::Listening, _) => [lifetime, none, none],
@@ -215,11 +239,15 @@ impl Deadlines {
                 let sooner = [silent, waiting].into_iter().flatten().min_by_key(|(us, _)| *us);
                 [lifetime, sooner, transaction]
             }
-            (Phase::Login | Phase::InTransaction | Phase::Busy, true) | (Phase::Login, false) => {
-                [lifetime, statement, transaction]
-            }
+            (Phase::InTransaction | Phase::Busy, true) => [lifetime, statement, transaction],
         };
-        apply.into_iter().flatten().filter(|(us, _)| *us < u64::MAX).min_by_key(|(us, _)| *us)
+        let settle = self.settles_us.map(|us| (us, Due::Settle));
+        apply
+            .into_iter()
+            .chain([settle])
+            .flatten()
+            .filter(|(us, _)| *us < u64::MAX)
+            .min_by_key(|(us, _)| *us)
     }
 
     fn set(&mut self, due_us: u64, now_us: u64) {
@@ -306,6 +334,19 @@ mod tests {
         // The transaction as a whole: from when the session was last idle.
         let again = (103, standing(busy, 1, true));
         assert_eq!(first(&[began, runs, left, again]), (105, end(EndCause::TransactionTimeout)));
+    }
+
+    #[test]
+    fn a_login_anew_has_its_own_time_and_the_lifetime_goes_on() {
+        let began = (0, standing(Phase::Idle, 0, false));
+        let anew = (500, standing(Phase::Login, 0, false));
+        assert_eq!(first(&[began, anew]), (510, Due::End(EndCause::LoginTimeout)));
+        let again = (505, standing(Phase::Idle, 0, false));
+        let silent = (2000, standing(Phase::Listening, 1, false));
+        let lifetime = (10_000, Due::End(EndCause::Lifetime));
+        assert_eq!(first(&[began, anew, again, silent]), lifetime);
+        let late = (9995, standing(Phase::Login, 1, false));
+        assert_eq!(first(&[began, anew, again, late]).1, Due::End(EndCause::LoginTimeout));
     }
 
     #[test]

@@ -368,6 +368,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
             self.deadlines.logged_in(&self.datasource.limits, lot, self.turned_us);
         }
         self.deadlines.heard(standing, self.turned_us);
+        self.deadlines.settles(self.session.settles_at());
     }
 
     /// Bytes left over may be wanted now.
@@ -454,9 +455,19 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         let clock = self.datasource.shared.clock;
         let now_us = || clock.now().mono_us;
         let due = ready!(self.deadlines.poll(&self.datasource.limits, now_us, cx));
-        info!(session = self.birth.uid, limit = due.name(), "a limit was reached");
-        self.datasource.shared.metrics.limit_reached(due.limit());
+        if let Some(limit) = due.limit() {
+            info!(session = self.birth.uid, limit = limit.label(), "a limit was reached");
+            self.datasource.shared.metrics.limit_reached(limit);
+        }
         match due {
+            Due::Settle => {
+                let Self { session, datasource, out, .. } = self;
+                let rules = datasource.shared.rules.load();
+                session.settle(datasource.turn(&rules), out);
+                drop(rules);
+                self.settle();
+                Poll::Ready(Ok(()))
+            }
             Due::End(cause) => Poll::Ready(Err(self.finish(cause))),
             // The server gave nothing to cancel it with.
             Due::Cancel if self.cancel.is_none() => {

@@ -54,6 +54,7 @@ mod registry;
 mod replayed;
 mod roles;
 mod seat;
+mod sentinel;
 mod shared;
 mod shutdown;
 mod socket;
@@ -71,6 +72,7 @@ use clock::Clock;
 use hosts::Hosts;
 use listener::{Door, Entrance, Listener, Origin};
 use notify::Manager;
+use sentinel::Sentinels;
 use shared::{Datasource, DriveLimits, Reach, Shared};
 use shutdown::{Shutdown, Stage};
 use socket::ListenSocket;
@@ -384,6 +386,10 @@ fn datasource(
             tcp: config.limits.tcp,
             tls: ServerTls::of(&written.upstream_tls),
             clock: shared.clock,
+            sentinels: written
+                .sentinel
+                .as_ref()
+                .map(|group| Sentinels::new(&written.upstream, group)),
         },
         address: shown_list(&written.upstream),
         reach: Reach::default(),

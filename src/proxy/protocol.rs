@@ -50,7 +50,10 @@ pub(super) fn redis(
         default_deny: datasource.default_deny,
         tls: tls_mode(datasource),
         authentication: datasource.authentication.clone(),
-        server: recorded(&datasource.upstream),
+        server: match (&datasource.sentinel, datasource.upstream.first()) {
+            (Some(group), Some(first)) => (group.master.clone(), first.port),
+            (_, _) => recorded(&datasource.upstream),
+        },
         table: Arc::clone(table),
         masker: Arc::clone(&config.masker),
         pending_replies_max: config.limits.pending_replies,

@@ -215,11 +215,11 @@ impl Registered {
             match &event.kind {
                 EventKind::Decision { .. } => statements += 1,
                 EventKind::CommandsDecided { run, .. } => statements += run.count,
+                EventKind::CommandsCompleted { result, .. } => statements += result.later,
                 EventKind::SessionOpened { method } => self.entry.login().method = Some(method),
                 EventKind::LoginFailed { .. }
                 | EventKind::SessionClosed { .. }
                 | EventKind::Outcome { .. }
-                | EventKind::CommandsCompleted { .. }
                 | EventKind::Reload { .. }
                 | EventKind::Lifecycle { .. }
                 | EventKind::Operator { .. }

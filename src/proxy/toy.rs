@@ -178,6 +178,12 @@ impl Session for Toy {
         None
     }
 
+    fn settles_at(&self) -> Option<u64> {
+        None
+    }
+
+    fn settle(&mut self, _turn: Turn<'_>, _out: &mut Outbox) {}
+
     fn owed_events(&self) -> usize {
         self.pending + 1
     }

@@ -22,6 +22,7 @@ use super::hosts::Hosts;
 use super::leg::{LegStream, Stream};
 use super::listener::tune;
 use super::replayed::Replayed;
+use super::sentinel::Sentinels;
 use crate::config::{ServerAddress, TcpLimits};
 use crate::session::TlsPeer;
 use crate::tls::{Connector, UpstreamTls};
@@ -86,6 +87,8 @@ pub(crate) struct Upstream {
     pub(crate) tls: ServerTls,
     /// For remembering failures.
     pub(crate) clock: Clock,
+    /// Who knows the server, if it must be asked for.
+    pub(crate) sentinels: Option<Sentinels>,
 }
 
 /// TLS to the server, with the certificates in force.
@@ -117,6 +120,9 @@ impl Dial for Upstream {
     type Stream = LegStream<TcpStream>;
 
     async fn dial(&self) -> io::Result<Dialed<Self::Stream>> {
+        if let Some(sentinels) = &self.sentinels {
+            return self.dial_primary(sentinels).await;
+        }
         let mut failures = Vec::new();
         for server in self.candidates().await {
             match self.dial_server(server).await {
@@ -210,22 +216,54 @@ impl Upstream {
         found.unwrap_or_default()
     }
 
-    async fn within<T>(&self, connect: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    /// Connects to the server that Sentinels name; asks once more where that was out of date.
+    async fn dial_primary(
+        &self,
+        sentinels: &Sentinels,
+    ) -> io::Result<Dialed<LegStream<TcpStream>>> {
+        let mut told = sentinels.primary(self).await?;
+        let mut reached = self.within(self.connect_to(&told, None)).await;
+        if reached.is_err() {
+            sentinels.forget();
+            let now = sentinels.primary(self).await?;
+            if now != told {
+                reached = self.within(self.connect_to(&now, None)).await;
+                told = now;
+            }
+        }
+        reached.map_err(|error| io::Error::new(error.kind(), format!("primary {told}: {error}")))
+    }
+
+    pub(super) async fn within<T>(
+        &self,
+        connect: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<T> {
         tokio::time::timeout(self.connect_timeout, connect)
             .await
             .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
     async fn connect(&self, place: Place) -> io::Result<Dialed<LegStream<TcpStream>>> {
-        let Some(ServerAddress { host, port }) = self.hosts.address(place.server) else {
+        let Some(server) = self.hosts.address(place.server) else {
             return Err(io::Error::from(io::ErrorKind::NotFound));
         };
-        let tcp = match place.address {
+        let Dialed { stream, tls, place: Place { address, .. } } =
+            self.connect_to(server, place.address).await?;
+        Ok(Dialed { stream, tls, place: Place { server: place.server, address } })
+    }
+
+    /// Connects to a server, by the address its name had before if that is given.
+    pub(super) async fn connect_to(
+        &self,
+        ServerAddress { host, port }: &ServerAddress,
+        known: Option<SocketAddr>,
+    ) -> io::Result<Dialed<LegStream<TcpStream>>> {
+        let tcp = match known {
             Some(address) => TcpStream::connect(address).await?,
             None => TcpStream::connect((host.as_str(), *port)).await?,
         };
         tune(&tcp, self.tcp);
-        let place = Place { server: place.server, address: Some(tcp.peer_addr()?) };
+        let place = Place { server: 0, address: Some(tcp.peer_addr()?) };
         let (stream, tls) = match &self.tls {
             ServerTls::Plain => (LegStream::Plain(tcp), None),
             ServerTls::Preferred(connector) => match ask(tcp).await? {

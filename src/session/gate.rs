@@ -28,7 +28,7 @@ use refusal::{NOT_UNDERSTOOD, no_catalog, not_understood, refusal_of, unknown_re
 pub use doors::{Door, plan_door};
 pub(crate) use refusal::NOT_UTF8;
 pub use refusal::{Refusal, Words};
-pub use store::{NOPERM, Plans, StorePlan, StoreVerdict, admit_command, store_refusal};
+pub use store::{Aside, NOPERM, Plans, StorePlan, StoreVerdict, admit_command, store_refusal};
 
 /// A rule set in force, with everything derived from it.
 #[derive(Debug)]

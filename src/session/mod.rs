@@ -357,6 +357,13 @@ pub trait Session {
     /// Who the session is, as far as the login got; another `Arc` when that changed.
     fn record(&self) -> Option<&Arc<SessionRecord>>;
 
+    /// When the session has something to record that nobody's bytes would bring up, on the monotonic
+    /// clock in microseconds; [`Session::settle`] is called then.
+    fn settles_at(&self) -> Option<u64>;
+
+    /// Records what is due by now.
+    fn settle(&mut self, turn: Turn<'_>, out: &mut Outbox);
+
     /// Events the session will still push for statements already forwarded (their outcomes) and
     /// for its own end. The shell keeps that many places reserved.
     fn owed_events(&self) -> usize;

@@ -36,6 +36,8 @@ mod redis_matrix;
 #[cfg(test)]
 mod redis_rules;
 #[cfg(test)]
+mod redis_sentinel;
+#[cfg(test)]
 mod redis_shapes;
 #[cfg(test)]
 mod redis_standing;

@@ -52,6 +52,10 @@ impl Redis {
     }
 
     fn with_files(files: &[(&str, &str)], lines: &[&str]) -> Self {
+        Self::launch(Kind::Server, files, lines)
+    }
+
+    fn launch(kind: Kind, files: &[(&str, &str)], lines: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("portcullis-redis-").tempdir().unwrap();
         give_to_account(folder.path());
         let port = free_port();
@@ -61,13 +65,20 @@ impl Redis {
         }
         let config = folder.path().join("redis.conf");
         let place = folder.path().to_str().unwrap();
+        let kept = match kind {
+            Kind::Server => "save \"\"\nappendonly no\n",
+            Kind::Sentinel => "",
+        };
         // A server that was built without TLS does not know the setting.
         let tls = if tls_port == 0 { String::new() } else { format!("tls-port {tls_port}\n") };
-        let text = format!("port {port}\n{tls}dir {place}\n{SETTINGS}{}\n", lines.join("\n"));
+        let text = format!("port {port}\n{tls}dir {place}\n{SETTINGS}{kept}{}\n", lines.join("\n"));
         write_for_account(&config, &text);
         let log = fs::File::create(folder.path().join("log")).unwrap();
         let mut command = server_command(Path::new("redis-server"), account());
         command.arg(&config).current_dir("/").stdin(Stdio::null());
+        if kind == Kind::Sentinel {
+            command.arg("--sentinel");
+        }
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let mut server = Self { child, folder, port, tls_port };
         wait_until("the Redis server listens", SOON, || {
@@ -81,6 +92,18 @@ impl Redis {
     /// Address clients connect to.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// A Sentinel that watches `main` at this address and needs nobody else to agree.
+    pub(crate) fn sentinel(primary: SocketAddr, lines: &[&str]) -> Self {
+        let watch = format!("sentinel monitor main {} {} 1", primary.ip(), primary.port());
+        let mut settings = vec![
+            &*watch,
+            "sentinel down-after-milliseconds main 400",
+            "sentinel failover-timeout main 3000",
+        ];
+        settings.extend_from_slice(lines);
+        Self::launch(Kind::Sentinel, &[], &settings)
     }
 
     /// Address TLS is spoken at.
@@ -128,6 +151,13 @@ pub(crate) struct RawRedis {
     stream: Box<dyn Channel>,
     /// Received and not yet read as a reply.
     pending: Vec<u8>,
+}
+
+/// What the program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Server,
+    Sentinel,
 }
 
 /// What a connection runs over: TCP, TLS, a Unix socket.
@@ -344,8 +374,6 @@ fn write_for_account(path: &Path, text: &str) {
 /// Nothing is kept, nothing is reached from outside.
 const SETTINGS: &str = "bind 127.0.0.1
 protected-mode no
-save \"\"
-appendonly no
 daemonize no
 ";
 

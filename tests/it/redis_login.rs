@@ -5,7 +5,7 @@ use std::fs;
 use crate::harness::{Portcullis, SOON, Setup, wait_until};
 use crate::recorder::{Recorder, contains};
 use crate::redis::{RawRedis, Redis, Reply};
-use crate::redis_fixture::{ACCOUNT_PASSWORD, Logins, server_with_account, verifier};
+use crate::redis_fixture::{ACCOUNT_PASSWORD, Logins, secured, server_with_account, verifier};
 use crate::tokens::{Signer, check_silence, new_key};
 
 const PASSWORD: &str = "the-password-of-support";
@@ -154,6 +154,60 @@ fn a_relayed_login_is_the_servers_word_and_counts_as_a_guess() {
     assert!(!contains(&recorder.to_server(), b"guess"), "a guess reached the server");
     let trail = proxy.finish().join("\n");
     assert!(trail.contains("login.failed") && !trail.contains("guess"), "{trail}");
+}
+
+#[test]
+fn a_certificate_or_the_system_says_who_a_redis_client_may_be() {
+    let server = server_with_account();
+    let logins = Logins::new(
+        server.address(),
+        "{method: peer, transport: local, map: [{name: \"uid:*\", users: [here]}]}, \
+         {method: certificate}",
+        "  - {user: somebody}\n",
+    );
+    let mut setup = logins.setup;
+    setup.listen = "[{unix: \"{folder}/s\"}, \"127.0.0.1:{port}\"]".into();
+    setup.datasource_extra = setup.datasource_extra.replace(
+        &logins.certified.tls("allowed", ""),
+        &logins.certified.tls("mutual", ", client_ca: {ca}"),
+    );
+    let proxy = Portcullis::start(&setup);
+    let own = logins.certified.authority.client("ann");
+    let config = logins.certified.client(Some(&own), &[]);
+    let mut client = RawRedis::over(secured(proxy.address(), config));
+    assert!(client.command(&["PING"]).error().starts_with("NOAUTH "));
+    refused(&mut client, "bob", "any");
+    assert_eq!(client.command(&["AUTH", "ann", "any"]), Reply::ok());
+    assert_eq!(client.command(&["SET", "k", "v"]), Reply::ok());
+    let mut local = RawRedis::connect_unix(&proxy.folder().join("s"));
+    refused(&mut local, "ann", "any");
+    assert_eq!(local.command(&["AUTH", "here", "any"]), Reply::ok());
+    assert_eq!(local.command(&["GET", "k"]), Reply::text("v"));
+    drop((client, local));
+    let trail = wait_for_ends(&proxy, 2);
+    assert!(trail.contains("certificate") && trail.contains("peer"), "{trail}");
+}
+
+#[test]
+fn a_login_anew_has_its_own_time() {
+    let server = server_with_account();
+    let Logins { certified, mut setup } = password_login(server.address());
+    setup.extra = "limits: {login_timeout: 1s}\n".into();
+    let proxy = Portcullis::start(&setup);
+    let mut client = certified.connect(proxy.address());
+    assert_eq!(client.command(&["AUTH", "support", PASSWORD]), Reply::ok());
+    let mut left = certified.connect(proxy.address());
+    assert_eq!(left.command(&["AUTH", "support", PASSWORD]), Reply::ok());
+    // Silence until its time is over: by then that of the first login is long over for both.
+    RawRedis::connect(proxy.address()).closed();
+    assert_eq!(client.command(&["AUTH", "support", PASSWORD]), Reply::ok());
+    assert_eq!(client.command(&["SET", "k", "v"]), Reply::ok());
+    refused(&mut client, "support", "wrong");
+    assert_eq!(client.command(&["GET", "k"]), Reply::text("v"));
+    // Who gives its login back has as long as at first.
+    assert_eq!(left.command(&["RESET"]), Reply::Simple("RESET".into()));
+    left.closed();
+    assert_eq!(client.command(&["GET", "k"]), Reply::text("v"));
 }
 
 #[test]

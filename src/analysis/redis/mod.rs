@@ -14,6 +14,7 @@ use crate::facts::{
 };
 
 mod channels;
+mod expiry;
 mod keys;
 mod parse;
 mod shape;
@@ -26,6 +27,7 @@ use channels::Channels;
 use keys::Keys;
 use shape::Replies;
 
+pub use expiry::Expiry;
 pub use shape::Shape;
 pub use table::{Found, Table};
 
@@ -74,6 +76,8 @@ pub struct Command {
     channels: Option<Channels>,
     /// What it always does to keys that no argument names.
     unnamed: Unnamed,
+    /// Place of the argument that names a script by its digest.
+    script: Option<usize>,
     replies: Replies,
 }
 
@@ -89,10 +93,9 @@ impl Command {
     /// Where its keys and channels are among these arguments, and what happens to them. What
     /// `uses` held before is gone, also where the arguments are not understood.
     pub fn uses(&self, args: &(impl Args + ?Sized), uses: &mut Uses) -> Result<(), NotUnderstood> {
-        uses.keys.clear();
-        uses.channels.clear();
-        uses.patterns.clear();
+        uses.clear();
         uses.unnamed = self.unnamed;
+        uses.script = self.script;
         self.keys.read(args, uses)?;
         match &self.channels {
             Some(channels) => channels.read(self.role, args, uses),
@@ -126,6 +129,7 @@ pub fn facts(command: &Command, args: &(impl Args + ?Sized), uses: &Uses) -> Fac
         channels.push(ChannelUse { name: name.into(), mode });
     }
     let unnamed = uses.unnamed;
+    let script = uses.script.and_then(|at| args.get(at)).map(Arc::from);
     let command = Some(Arc::clone(&command.fact));
     Facts {
         certainty: Certainty::Known,
@@ -133,7 +137,7 @@ pub fn facts(command: &Command, args: &(impl Args + ?Sized), uses: &Uses) -> Fac
         accesses: Vec::new(),
         functions: Vec::new(),
         settings: Vec::new(),
-        store: StoreFacts { command, keys, channels, unnamed },
+        store: StoreFacts { command, keys, channels, unnamed, script },
     }
 }
 
@@ -221,7 +225,28 @@ pub struct Uses {
     pub unnamed: Unnamed,
     /// Places of arguments that are patterns for names of keys: of KEYS, of SCAN's MATCH.
     pub patterns: Vec<usize>,
+    /// Place of the argument that names a script by its digest.
+    pub script: Option<usize>,
 }
+
+impl Uses {
+    /// Forgets all places, and gives back the memory that one long command took.
+    fn clear(&mut self) {
+        let Self { keys, channels, unnamed, patterns, script } = self;
+        keys.clear();
+        keys.shrink_to(PLACES_KEPT_MAX);
+        channels.clear();
+        channels.shrink_to(PLACES_KEPT_MAX);
+        patterns.clear();
+        patterns.shrink_to(PLACES_KEPT_MAX);
+        *unnamed = Unnamed::Untouched;
+        *script = None;
+    }
+}
+
+/// So many places are kept room for between two commands: more than commands usually have, and no
+/// more than a few pages.
+const PLACES_KEPT_MAX: usize = 256;
 
 /// A key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,6 +26,10 @@ pub(super) fn command(id: CommandId, generated: &str, reviewed: &str) -> Option<
         _ => return None,
     };
     let categories = words(categories).map(Arc::from).collect();
+    let (script, touches) = match touches.strip_prefix("script@") {
+        Some(place) => (Some(place.parse().ok()?), "reached"),
+        None => (None, touches),
+    };
     let (unnamed, channels) = touched(touches)?;
     let counting = match unnamed {
         Unnamed::Reached => Counting::Script,
@@ -42,6 +46,7 @@ pub(super) fn command(id: CommandId, generated: &str, reviewed: &str) -> Option<
         keys: keys(specs, exposures, counting)?,
         channels,
         unnamed,
+        script,
         replies: Replies::parse(reply)?,
     })
 }

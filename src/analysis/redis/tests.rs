@@ -329,6 +329,17 @@ fn facts_name_what_is_used() {
     assert_eq!(nothing.certainty, Certainty::Unknown(Why::TooLong));
 }
 
+#[test]
+fn one_long_command_keeps_no_memory() {
+    let table = Table::builtin();
+    let mut uses = Uses::default();
+    let long = vec![&b"DEL"[..]; 100_000];
+    found(&table, "DEL k").uses(long.as_slice(), &mut uses).unwrap();
+    assert_eq!(uses.keys.len(), long.len() - 1);
+    found(&table, "PING").uses([&b"PING"[..]].as_slice(), &mut uses).unwrap();
+    assert!(uses.keys.capacity() < 1000 && uses.keys.is_empty());
+}
+
 /// Words that mean something to one command or another, numbers that overflow, and anything else.
 fn any_word() -> impl Strategy<Value = Vec<u8>> {
     let words: Vec<&'static str> = vec![

@@ -44,7 +44,7 @@ impl Frame<'_> {
     ) {
         let record = &*run.record;
         let CommandJson(parts) = record.prepared();
-        let RunResult { failed, error, bytes, duration_us } = result;
+        let RunResult { later: _, failed, error, bytes, duration_us } = result;
         let word = if failed > 0 { "failed" } else { "completed" };
         self.opening(json, record, (parts.judgement, word));
         let cut = parts.cut || self.trail().cut;

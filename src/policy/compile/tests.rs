@@ -144,7 +144,7 @@ fn mistakes_are_named() {
         ("id: a, deny: true", "`match` is missing"),
         (
             "id: a, match: {}",
-            "a rule needs one of mask, filter, allow, deny, limit, prefix, values",
+            "a rule needs one of mask, filter, allow, deny, limit, prefix, values, patterns, ttl",
         ),
         ("id: a, match: {}, deny: true, limit: {rate: 1/s}", "a second effect `limit`"),
         ("id: a, mach: {}, deny: true", "unknown key `mach`, did you mean `match`?"),

@@ -19,20 +19,39 @@ impl<'a> Question<'a> {
         if self.opens(command) {
             return Ok(());
         }
+        let script = self.facts.store.script.is_some();
+        let or = if script { ", or the script in its scripts" } else { "" };
         let name = &command.name;
         let message = format!("`{name}` is not available unless a rule opens it");
         Err(Denial::new(DenyReason::ClosedDoor, message)
-            .with_hint(format!("an allow rule opens it by naming `{name}` in its commands")))
+            .with_hint(format!("an allow rule opens it by naming `{name}` in its commands{or}")))
     }
 
     /// Whether an allow rule opens the command's door.
     fn opens(&self, command: &CommandUse) -> bool {
-        self.allows().any(|allow| allow.store.opens(command))
+        // Scripts listed beside the command narrow it.
+        let narrowed =
+            |store: &StoreAllow| self.facts.store.script.is_some() && store.scripts.is_some();
+        let mut stores = self.allows().map(|allow| &allow.store);
+        self.vouched() || stores.any(|store| store.opens(command) && !narrowed(store))
+    }
+
+    /// Whether an allow rule lists the script the command runs: then it reaches the keys it is called
+    /// with, and no others.
+    fn vouched(&self) -> bool {
+        let script = self.facts.store.script.as_deref();
+        script.is_some_and(|digest| self.allows().any(|allow| allow.store.vouches(digest)))
+    }
+
+    /// What the command does to keys it does not name.
+    fn unnamed(&self) -> Unnamed {
+        if self.vouched() { Unnamed::Untouched } else { self.facts.store.unnamed }
     }
 
     /// What the lists do not cover of a command.
     pub(super) fn uncovered_command(&self, lists: &[&Allow]) -> Option<Denial> {
-        let StoreFacts { command, keys, channels, unnamed } = &self.facts.store;
+        let StoreFacts { command, keys, channels, unnamed: _, script: _ } = &self.facts.store;
+        let unnamed = self.unnamed();
         let command = command.as_deref()?;
         let name = &command.name;
         let refused = |what: String| Denial::new(DenyReason::NotAllowed, what);
@@ -60,8 +79,8 @@ impl<'a> Question<'a> {
             let message = format!("no rule allows you `{name}` on this channel");
             return Some(refused(message).with_hint(ways(&covering, StoreAllow::channels_written)));
         }
-        if !covering.iter().any(|one| one.covers_unnamed(*unnamed)) {
-            let message = format!("`{name}` {}, and you are allowed some", reach(*unnamed));
+        if !covering.iter().any(|one| one.covers_unnamed(unnamed)) {
+            let message = format!("`{name}` {}, and you are allowed some", reach(unnamed));
             return Some(refused(message).with_hint(INSTEAD));
         }
         None
@@ -69,9 +88,10 @@ impl<'a> Question<'a> {
 
     /// Whether an allow rule lets something of this command through.
     pub(super) fn uses_for_command(&self, allow: &Allow, command: &CommandUse) -> bool {
-        let StoreFacts { command: _, keys, channels, unnamed: _ } = &self.facts.store;
+        let StoreFacts { command: _, keys, channels, unnamed: _, script } = &self.facts.store;
         let store = &allow.store;
-        if command.door && store.opens(command) {
+        let vouches = script.as_deref().is_some_and(|digest| store.vouches(digest));
+        if vouches || (command.door && store.opens(command)) {
             return true;
         }
         let names_none = keys.is_empty() && channels.is_empty();
@@ -84,7 +104,7 @@ impl<'a> Question<'a> {
 
     /// Whether the text names, or reaches, keys or channels of a store.
     pub(super) fn names_in_a_store(&self) -> bool {
-        let StoreFacts { command: _, keys, channels, unnamed } = &self.facts.store;
+        let StoreFacts { command: _, keys, channels, unnamed, script: _ } = &self.facts.store;
         !keys.is_empty() || !channels.is_empty() || *unnamed != Unnamed::Untouched
     }
 
@@ -102,14 +122,14 @@ impl<'a> Question<'a> {
         let Some(tenancy) = self.class.tenancy.as_ref().map_err(Clone::clone)? else {
             return Ok(());
         };
-        let StoreFacts { command: _, keys: _, channels, unnamed } = &self.facts.store;
-        match *unnamed {
+        let unnamed = self.unnamed();
+        match unnamed {
             // Their names come back and can be left out.
             Unnamed::Untouched | Unnamed::Listed => Ok(()),
             // What the server tells of all keys it tells on channels that no prefix stands before.
-            Unnamed::Counted if !channels.is_empty() => Ok(()),
+            Unnamed::Counted if !self.facts.store.channels.is_empty() => Ok(()),
             Unnamed::Counted | Unnamed::Changed | Unnamed::Reached => {
-                let message = format!("`{}` {}, not only yours", command.name, reach(*unnamed));
+                let message = format!("`{}` {}, not only yours", command.name, reach(unnamed));
                 Err(side_door(message).by(&tenancy.rule).with_hint(INSTEAD))
             }
         }
@@ -117,12 +137,13 @@ impl<'a> Question<'a> {
 
     /// Refuses what would go around a mask or a deny of keys; the first found is named.
     pub(super) fn check_command(&self, matched: &[&Rule]) -> Result<(), Denial> {
-        let StoreFacts { command, keys, channels: _, unnamed } = &self.facts.store;
+        let StoreFacts { command, keys, channels: _, unnamed: _, script: _ } = &self.facts.store;
         let Some(command) = command else { return Ok(()) };
         self.check_tenancy(command)?;
         let name = &command.name;
         if let Some(rule) = self.evaded().find(|rule| rule.enforced()) {
-            let message = format!("`{name}` {}, and rules keep some from you", reach(*unnamed));
+            let message =
+                format!("`{name}` {}, and rules keep some from you", reach(self.unnamed()));
             return Err(side_door(message).by(&rule.id).with_hint(INSTEAD));
         }
         for key in keys {
@@ -147,7 +168,7 @@ impl<'a> Question<'a> {
 
     /// Rules that what the command does to keys nobody names could go around, in whatever mode.
     pub(super) fn evaded(&self) -> impl Iterator<Item = &'a Rule> {
-        let unnamed = self.facts.store.unnamed;
+        let unnamed = self.unnamed();
         let labels = &self.set.labels;
         self.rules.iter().copied().filter(move |rule| {
             let object = &rule.object;

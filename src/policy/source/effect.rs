@@ -14,8 +14,8 @@ use crate::policy::rule::{Allow, CountedBy, Effect, Filter, Mask, Object, Rate};
 use crate::policy::yaml::{self, Entry, MapReader, Node, Problems, Value};
 
 /// Keys of which a rule has exactly one.
-const EFFECTS: [&str; 8] =
-    ["mask", "filter", "allow", "deny", "limit", "prefix", "values", "patterns"];
+const EFFECTS: [&str; 9] =
+    ["mask", "filter", "allow", "deny", "limit", "prefix", "values", "patterns", "ttl"];
 
 /// Reads the one effect of a rule.
 pub(super) fn read(map: &mut MapReader<'_>, problems: &mut Problems) -> Option<Effect> {
@@ -44,6 +44,7 @@ pub(super) fn read(map: &mut MapReader<'_>, problems: &mut Problems) -> Option<E
         "deny" => deny(node, problems),
         "prefix" => prefix(node, problems).map(Effect::Prefix),
         "values" => store::values(node, problems).map(Effect::Bounds),
+        "ttl" => store::ttl(node, problems).map(Effect::Bounds),
         "patterns" => store::patterns(node, problems).map(Effect::Bounds),
         _ => limit(node, problems).map(Effect::Limit),
     }
@@ -312,7 +313,7 @@ fn allow(node: &Node, problems: &mut Problems) -> Option<Allow> {
     let about_statements = statements.is_some() || relations.is_some() || functions.is_some();
     if !about_statements && !store.is_written() {
         let needs = "`allow` needs `statements`, `relations` or `functions`, \
-                     or `commands`, `keys`, `reads`, `writes` or `channels`";
+                     or `commands`, `keys`, `reads`, `writes`, `channels` or `scripts`";
         problems.error(&node.span, needs);
         return None;
     }

@@ -35,7 +35,7 @@ pub(super) fn path(text: &str) -> Result<(JsonPath, Box<str>), String> {
 /// What an allow rule lists of commands.
 pub(super) fn allow(map: &mut MapReader<'_>, problems: &mut Problems) -> StoreAllow {
     let commands = map.optional("commands").map(|node| commands(node, problems));
-    map.unsupported(&["scripts"], problems);
+    let scripts = map.optional("scripts").map(|node| scripts(node, problems));
     let mut listed = |key| map.optional(key).map(|node| globs(node, problems));
     StoreAllow {
         commands,
@@ -43,8 +43,19 @@ pub(super) fn allow(map: &mut MapReader<'_>, problems: &mut Problems) -> StoreAl
         reads: listed("reads"),
         writes: listed("writes"),
         channels: listed("channels"),
+        scripts,
         only_doors: false,
     }
+}
+
+fn scripts(node: &Node, problems: &mut Problems) -> Vec<Arc<str>> {
+    let digest = |text: &str| {
+        let hexadecimal = text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let wrong = || format!("`{text}` is not the SHA-1 of a script: 40 hexadecimal digits");
+        hexadecimal.then(|| text.to_ascii_lowercase().into()).ok_or_else(wrong)
+    };
+    let texts = one_or_many(node, problems).into_iter();
+    texts.filter_map(|(text, span)| kept(digest(text), span, problems)).collect()
 }
 
 /// `values: {bytes_max, arguments_max}`.
@@ -75,6 +86,26 @@ pub(super) fn patterns(node: &Node, problems: &mut Problems) -> Option<Vec<(Boun
     Some(vec![(Bounded::PatternBytes, length?)])
 }
 
+/// `ttl: {max}` or `ttl: {required: true}`.
+pub(super) fn ttl(node: &Node, problems: &mut Problems) -> Option<Vec<(Bounded, u64)>> {
+    let mut map = MapReader::new(node, problems)?;
+    let max = map.optional("max").map(|node| node.duration(problems));
+    let yes: &[(&str, ())] = &[("true", ())];
+    let required = map.optional("required").map(|node| node.one_of(yes, problems));
+    map.unsupported(&["default"], problems);
+    map.finish(problems);
+    let max_ms = match (max, required) {
+        (Some(max), _) => u64::try_from(max?.as_millis()).unwrap_or(u64::MAX),
+        (None, Some(required)) => required.map(|()| u64::MAX)?,
+        (None, None) => {
+            problems.error(&node.span, "`ttl` needs `max`, or `required: true`");
+            return None;
+        }
+    };
+    // No expiry at all is more than any number.
+    Some(vec![(Bounded::ExpiryMs, max_ms.min(u64::MAX - 1))])
+}
+
 fn commands(node: &Node, problems: &mut Problems) -> Vec<CommandPattern> {
     let texts = one_or_many(node, problems).into_iter();
     texts
@@ -93,7 +124,8 @@ pub(super) fn fits_effect(span: &Span, object: &Object, effect: &Effect, problem
             return;
         }
         Effect::Bounds(_) if object.about_statements() => {
-            problems.error(span, "`values` and `patterns` are about commands, not statements");
+            problems
+                .error(span, "`values`, `patterns` and `ttl` are about commands, not statements");
             return;
         }
         Effect::Bounds(_)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::refusal::refusal_of;
 use super::{Refusal, Words};
-use crate::analysis::redis::{Args, Command, CommandId, Uses};
+use crate::analysis::redis::{Args, Command, CommandId, Expiry, Uses};
 use crate::event::{CommandRecord, RecordedMask, RecordedVerdict};
 use crate::facts::{
     Certainty, ChannelMode, ChannelUse, Exposure, Facts, KeyMode, KeyUse, StoreFacts, Unnamed,
@@ -63,31 +63,44 @@ impl StorePlan {
         }
     }
 
-    /// Compares the arguments of a command with what rules let them be. `streamed` is the length of
-    /// a last argument whose bytes are not at hand.
+    /// Compares a command with what rules let its arguments be.
     ///
     /// # Errors
     /// The first bound that is exceeded, worded for the client.
     pub fn within_bounds(
         &self,
-        args: &(impl Args + ?Sized),
+        (command, args): (&Command, &(impl Args + ?Sized)),
         uses: &Uses,
-        streamed: Option<usize>,
+        aside: Aside,
     ) -> Result<(), Refusal> {
+        let Aside { streamed, now_ms } = aside;
         self.bounds.iter().try_for_each(|bound| {
             let found = match bound.what {
                 Bounded::PatternBytes => longest(args, patterns(uses), streamed),
                 Bounded::ArgumentBytes => longest(args, plain(args, uses), streamed),
                 Bounded::Arguments => count(plain(args, uses).count()),
+                Bounded::ExpiryMs => match command.expiry(args) {
+                    Expiry::Kept => 0,
+                    Expiry::Removed => u64::MAX,
+                    Expiry::In(ms) => ms,
+                    Expiry::At(ms) => ms.saturating_sub(now_ms),
+                },
             };
             if found <= bound.max {
                 return Ok(());
             }
-            let (what, max) = (bounded(bound.what), bound.max);
-            let message = format!("this command has {found} {what}, more than {max}");
-            Err(Refusal { rule: Some(bound.rule.clone()), ..store_refusal(NOPERM, message) })
+            Err(exceeded(bound, found))
         })
     }
+}
+
+/// What a bound is compared with besides arguments.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Aside {
+    /// Length of a last argument whose bytes are not at hand.
+    pub streamed: Option<usize>,
+    /// Unix time in milliseconds.
+    pub now_ms: u64,
 }
 
 /// Everything of a command that a decision may depend on.
@@ -95,6 +108,8 @@ impl StorePlan {
 struct PlanKey {
     command: CommandId,
     unnamed: Unnamed,
+    /// Which of the scripts that rules list it runs, if it runs one.
+    script: Option<Fits>,
     keys: Vec<KeyKind>,
     channels: Vec<ChannelKind>,
 }
@@ -183,6 +198,7 @@ impl Plans {
         let mut key = self.asked.take().unwrap_or_else(|| PlanKey {
             command: command.id,
             unnamed: uses.unnamed,
+            script: None,
             keys: Vec::new(),
             channels: Vec::new(),
         });
@@ -194,6 +210,11 @@ impl Plans {
         self.examples.0.clear();
         self.examples.1.clear();
         let rules = &turn.rules.set;
+        key.script = match uses.script.map(|at| args.get(at)) {
+            Some(Some(digest)) => Some(rules.script_fits(class, digest)),
+            Some(None) => return,
+            None => None,
+        };
         for (place, used) in uses.keys.iter().enumerate() {
             let Some(name) = args.get(used.at) else { return };
             let fits = rules.key_fits(class, name);
@@ -239,6 +260,7 @@ impl Plans {
                 keys: keys.collect(),
                 channels: channels.collect(),
                 unnamed: uses.unnamed,
+                script: uses.script.map(name),
             },
         }
     }
@@ -319,12 +341,24 @@ fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 
-fn bounded(what: Bounded) -> &'static str {
-    match what {
-        Bounded::PatternBytes => "bytes in a pattern",
-        Bounded::ArgumentBytes => "bytes in an argument",
-        Bounded::Arguments => "arguments",
-    }
+/// The words for a bound that is exceeded.
+fn exceeded(bound: &Bound, found: u64) -> Refusal {
+    let Bound { what, max, rule } = bound;
+    let told = |what: &str| (format!("this command has {found} {what}, more than {max}"), None);
+    let (message, hint) = match what {
+        Bounded::PatternBytes => told("bytes in a pattern"),
+        Bounded::ArgumentBytes => told("bytes in an argument"),
+        Bounded::Arguments => told("arguments"),
+        Bounded::ExpiryMs if *max >= u64::MAX - 1 => (
+            "this command leaves its key without an expiry".to_owned(),
+            Some("set one in the same command: SET with EX, SETEX".to_owned()),
+        ),
+        Bounded::ExpiryMs => (
+            format!("this command leaves its key for longer than {max} ms, or for ever"),
+            Some("set an expiry in the same command: SET with EX, SETEX".to_owned()),
+        ),
+    };
+    Refusal { rule: Some(rule.clone()), hint, ..store_refusal(NOPERM, message) }
 }
 
 /// Charges the plan's limits.
@@ -388,7 +422,8 @@ mod tests {
             let bounds = vec![Bound { what, max, rule: RuleId("r".into()) }];
             let refused = StorePlan::refused(None, key_not_at_hand());
             let plan = StorePlan { bounds, ..refused };
-            let found = plan.within_bounds(args, &uses, streamed);
+            let aside = Aside { streamed, now_ms: 1_000_000 };
+            let found = plan.within_bounds((command, args), &uses, aside);
             found.err().map(|refusal| refusal.message).unwrap_or_default()
         };
         for (what, max, line, refused) in [
@@ -404,6 +439,14 @@ mod tests {
             (Bounded::Arguments, 2, "rpush k a b", false),
             (Bounded::Arguments, 2, "rpush k a b c", true),
             (Bounded::Arguments, 2, "mget a b c d", false),
+            (Bounded::ExpiryMs, 5_000, "set k v", true),
+            (Bounded::ExpiryMs, 5_000, "set k v ex 5", false),
+            (Bounded::ExpiryMs, 5_000, "set k v ex 6", true),
+            (Bounded::ExpiryMs, 5_000, "expireat k 1005", false),
+            (Bounded::ExpiryMs, 5_000, "expireat k 1006", true),
+            (Bounded::ExpiryMs, 5_000, "hset k f v", false),
+            (Bounded::ExpiryMs, u64::MAX - 1, "set k v", true),
+            (Bounded::ExpiryMs, u64::MAX - 1, "set k v ex 99999999", false),
         ] {
             let found = exceeded(what, max, line, None);
             assert_eq!(!found.is_empty(), refused, "{line}: {found}");

@@ -418,6 +418,12 @@ impl Session for PgSession {
         Some(&self.journal.record)
     }
 
+    fn settles_at(&self) -> Option<u64> {
+        None
+    }
+
+    fn settle(&mut self, _turn: Turn<'_>, _out: &mut Outbox) {}
+
     fn owed_events(&self) -> usize {
         match &self.state {
             // The opening (or its failure), and the end.

@@ -6,14 +6,15 @@ use bytes::{Buf as _, BytesMut};
 
 use super::answers::{Answer, answer};
 use super::entering::DEFAULT_USER;
-use super::pending::{Expect, Fate};
+use super::pending::Expect;
 use super::reshape::{Job, KeyMasks};
+use super::runs::Fate;
 use super::talk::{Core, Multi, Mute, Streamed};
 use super::words::{self, EXEC_ABORT, NO_AUTH};
 use super::{RespConfig, Talk};
 use crate::analysis::redis::{Answered, Args, Command, Found, Role};
 use crate::session::gate::{
-    NOPERM, Refusal, StorePlan, StoreVerdict, Words, admit_command, store_refusal,
+    Aside, NOPERM, Refusal, StorePlan, StoreVerdict, Words, admit_command, store_refusal,
 };
 use crate::session::journal::Call;
 use crate::wire::resp::request::{Arguments, Form, Refused, RequestLimits, Scan};
@@ -50,6 +51,8 @@ impl Talk {
     ) -> Result<(), Refused> {
         let result = self.commands(call, config, input);
         self.core.close_run(call);
+        // The next piece is read under rules, and in a state, that may be others.
+        self.repeated.forget();
         result
     }
 
@@ -72,6 +75,10 @@ impl Talk {
                 }
                 continue;
             }
+            if self.repeated.pass(&mut self.core, call, input) {
+                continue;
+            }
+            self.repeated.forget();
             if self.core.who.is_none() && !self.core.tried_unasked {
                 self.core.enter_unasked(call, config);
                 continue;
@@ -88,7 +95,13 @@ impl Talk {
                     call.out.to_server.encode(|out| words::from_line(out, &args));
                     input.advance(len);
                 }
-                (Step::Forward, Whole::Command(Form::Array) | Whole::Head) => {
+                (Step::Forward, Whole::Command(Form::Array)) => {
+                    if self.core.may_repeat() {
+                        self.repeated.remember(input.get(..len).unwrap_or_default());
+                    }
+                    call.out.to_server.take_from(input, len);
+                }
+                (Step::Forward, Whole::Head) => {
                     call.out.to_server.take_from(input, len);
                     self.core.streamed = Streamed::Forwarded;
                 }
@@ -172,6 +185,7 @@ enum Whole {
 
 impl Core {
     fn command(&mut self, call: &mut Call<'_>, config: &RespConfig, args: &Arguments<'_>) -> Step {
+        self.last_role = None;
         let command = match config.table.find(args) {
             Found::Command(command) => command,
             Found::Unknown => return self.unknown(call, None, &words::unknown_command(args)),
@@ -207,6 +221,7 @@ impl Core {
         let Some(who) = &self.who else {
             return self.tell_refused(call, Some(command), NO_AUTH);
         };
+        self.last_role = Some(command.role);
         let mut uses = std::mem::take(&mut self.uses);
         let understood = command.uses(args, &mut uses);
         let plan = match &understood {
@@ -238,7 +253,9 @@ impl Core {
                 return self.refuse_command(call, command, plan, &refusal);
             }
         }
-        if let Err(refusal) = plan.within_bounds(args, &self.uses, self.announced) {
+        let now_ms = call.turn.now.wall_us / 1_000;
+        let aside = Aside { streamed: self.announced, now_ms };
+        if let Err(refusal) = plan.within_bounds((command, args), &self.uses, aside) {
             let plan = Arc::new(StorePlan::refused(Some(command), refusal.clone()));
             return self.refuse_planned(call, plan, &refusal, None);
         }

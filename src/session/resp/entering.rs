@@ -405,6 +405,7 @@ impl Core {
             self.version = version;
         }
         // One identity after the other: each has its own session in the trail.
+        self.runs.close_all(call);
         call.journal.closed(call.turn.now, "identity", call.out);
         let who = Who::new(call.turn, login);
         call.journal.amend(|record| {

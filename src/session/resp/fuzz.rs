@@ -104,6 +104,8 @@ pub(super) struct Run<'a> {
     lost: bool,
     /// The server was asked whether the client may come in without a word.
     greeted: bool,
+    /// How late it is.
+    late_us: u64,
 }
 
 impl<'a> Run<'a> {
@@ -127,6 +129,24 @@ impl<'a> Run<'a> {
             closed: false,
             lost: false,
             greeted: false,
+            late_us: 0,
+        }
+    }
+
+    fn turn(&self) -> Turn<'a> {
+        let mut turn = self.world.turn();
+        turn.now.mono_us += self.late_us;
+        turn
+    }
+
+    /// Time passes, and the session is called when it asked to be.
+    #[cfg(test)]
+    pub(super) fn wait(&mut self, us: u64) {
+        self.late_us += us;
+        let turn = self.turn();
+        if self.session.settles_at().is_some_and(|at| at <= turn.now.mono_us) {
+            self.session.settle(turn, &mut self.out);
+            self.collect();
         }
     }
 
@@ -144,7 +164,8 @@ impl<'a> Run<'a> {
 
     /// The shell ends the session.
     pub(super) fn end(&mut self, cause: EndCause) {
-        self.session.end(self.world.turn(), cause, &mut self.out);
+        let turn = self.turn();
+        self.session.end(turn, cause, &mut self.out);
         self.collect();
     }
 
@@ -187,13 +208,14 @@ impl<'a> Run<'a> {
         if self.closed || !self.session.wants(side) || self.input(side).is_empty() {
             return false;
         }
+        let turn = self.turn();
         let [client, server] = &mut self.inputs;
         let input = match side {
             Side::Client => client,
             Side::Server => server,
         };
         let before = input.len();
-        let result = self.session.feed(self.world.turn(), side, input, &mut self.out);
+        let result = self.session.feed(turn, side, input, &mut self.out);
         let moved = before != input.len() || !self.out.effects.is_empty();
         let moved = self.collect() || moved;
         if result.is_err() {
@@ -227,7 +249,7 @@ impl<'a> Run<'a> {
             | Effect::Cancel { .. }
             | Effect::RegisterCancel { .. } => return,
         };
-        let resumed = self.session.resume(self.world.turn(), answer, &mut self.out);
+        let resumed = self.session.resume(self.turn(), answer, &mut self.out);
         self.closed |= resumed.is_err();
         self.collect();
     }

@@ -30,7 +30,9 @@ pub mod fuzz;
 mod identity;
 mod pending;
 mod refusing;
+mod repeated;
 pub mod reshape;
+mod runs;
 mod server;
 mod talk;
 mod tenant;
@@ -38,6 +40,7 @@ mod tenant;
 mod tests;
 mod words;
 
+use repeated::Repeated;
 use talk::{Core, Parting};
 
 /// What is the same for all sessions of one datasource.
@@ -104,6 +107,8 @@ enum State {
 struct Talk {
     scanner: Scanner,
     core: Core,
+    /// The last command, as long as another one like it needs no second look.
+    repeated: Repeated,
 }
 
 impl RespSession {
@@ -119,7 +124,11 @@ impl RespSession {
         let client: Option<SocketAddr> = client;
         let record = SessionRecord::accepted(uid, client, now.wall_us, upstream);
         let scanner = Scanner::new(RequestLimits::BEFORE_LOGIN);
-        let talk = Box::new(Talk { scanner, core: Core { local, ..Core::default() } });
+        let talk = Box::new(Talk {
+            scanner,
+            core: Core { local, ..Core::default() },
+            repeated: Repeated::default(),
+        });
         Self { config, state: State::Greeting(talk), journal: Journal::new(record) }
     }
 
@@ -289,6 +298,19 @@ impl Session for RespSession {
         Some(&self.journal.record)
     }
 
+    fn settles_at(&self) -> Option<u64> {
+        match &self.state {
+            State::Talking(talk) => talk.core.runs.settles_at(),
+            State::Greeting(_) | State::Securing(_) | State::Closed => None,
+        }
+    }
+
+    fn settle(&mut self, turn: Turn<'_>, out: &mut Outbox) {
+        if let State::Talking(talk) = &mut self.state {
+            talk.core.runs.settle(&mut Call { turn, journal: &mut self.journal, out });
+        }
+    }
+
     fn owed_events(&self) -> usize {
         // One identity may end, another begin and end.
         self.journal.owed + 3
@@ -301,7 +323,8 @@ impl State {
         match self {
             Self::Talking(mut talk) => {
                 talk.core.close_run(call);
-                talk.core.pending.abandon(call);
+                talk.core.pending.clear();
+                talk.core.runs.abandon(call);
             }
             Self::Greeting(_) | Self::Securing(_) | Self::Closed => {}
         }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::client::Step;
-use super::pending::{Expect, Fate, Growing};
+use super::pending::Expect;
+use super::runs::{Fate, Growing};
 use super::talk::{Core, Multi, Mute};
 use super::words;
 use crate::analysis::redis::{Command, Role};

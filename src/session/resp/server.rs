@@ -136,7 +136,15 @@ impl Core {
                 Ok(Go::On)
             }
             None => Err(Lost::Unasked),
-            Some(Expect::Plain(_)) => {
+            Some(Expect::Plain(left)) => {
+                let (count, len) = self.replies.simple(input, *left);
+                if count > 0 {
+                    call.out.to_client.take_from(input, len);
+                    self.runs.sent(len);
+                    self.pending.pop_plain(count);
+                    self.runs.answered(call, count);
+                    return Ok(Go::On);
+                }
                 if input.first() == Some(&b'+') {
                     let Some(line) = line(input) else { return Ok(Go::Wait) };
                     if line == QUEUED {
@@ -191,7 +199,7 @@ impl Core {
     fn pass_answer(&mut self, call: &mut Call<'_>, input: &mut BytesMut) -> Result<Go, Lost> {
         let Part { len, end } = self.replies.next(input)?;
         call.out.to_client.take_from(input, len);
-        self.pending.sent(len);
+        self.runs.sent(len);
         match end {
             End::Open => {
                 if len > 0 || !self.replies.is_between() {
@@ -201,10 +209,10 @@ impl Core {
             }
             End::Reply | End::Push => {
                 match self.pending.head() {
-                    Some(Expect::Plain(_)) => self.pending.pop_plain(),
+                    Some(Expect::Plain(_)) => self.pending.pop_plain(1),
                     _ => drop(self.pending.pop()),
                 }
-                self.pending.answered(call);
+                self.runs.answered(call, 1);
                 Ok(Go::On)
             }
         }
@@ -244,7 +252,7 @@ impl Core {
     fn note_error(&mut self, input: &[u8]) {
         if input.first() == Some(&b'-') && self.replies.is_between() {
             let line = input.split(|byte| *byte == b'\r').next().unwrap_or_default();
-            self.pending.failed(StoreError::of(line));
+            self.runs.failed(StoreError::of(line));
         }
     }
 
@@ -263,7 +271,7 @@ impl Core {
                 }
                 let Some(whole) = self.whole(input)? else { return Err(Lost::Unasked) };
                 call.out.to_client.take_from(input, whole);
-                self.pending.answered(call);
+                self.runs.answered(call, 1);
                 return Ok(Go::On);
             }
             self.note_error(input);
@@ -286,8 +294,7 @@ impl Core {
         if let (Some(_), Some(database)) = (count, queued.database) {
             self.database = database;
         }
-        let owed = count.map(|count| queued.owed(count)).transpose()?;
-        match owed.flatten() {
+        match queued.owed(count)? {
             Some(owed) => {
                 self.pending.pop();
                 self.reshape(call, config, Box::new(owed), input)
@@ -306,14 +313,14 @@ impl Core {
         let before = call.out.to_client.len();
         let with = With { masker: &config.masker, protocol: self.version };
         let step = self.reshaper.feed(&owed, with, input, &mut call.out.to_client)?;
-        self.pending.sent(call.out.to_client.len().saturating_sub(before));
+        self.runs.sent(call.out.to_client.len().saturating_sub(before));
         match step {
             Step::Open => {
                 self.under_way = UnderWay::Reshaped(owed);
                 Ok(Go::Wait)
             }
             Step::Done => {
-                self.pending.answered(call);
+                self.runs.answered(call, 1);
                 Ok(Go::On)
             }
         }
@@ -394,8 +401,8 @@ impl Core {
             | Expect::MultiUnheard
             | Expect::Exec => call.out.to_client.extend(&reply),
         }
-        self.pending.sent(len);
-        self.pending.answered(call);
+        self.runs.sent(len);
+        self.runs.answered(call, 1);
         Ok(Go::On)
     }
 
@@ -414,7 +421,7 @@ impl Core {
             | Expect::Shaped(_)
             | Expect::Local(_)
             | Expect::MultiUnheard
-            | Expect::Exec => self.pending.failed(StoreError::of(reply)),
+            | Expect::Exec => self.runs.failed(StoreError::of(reply)),
         }
     }
 
@@ -465,10 +472,10 @@ impl Core {
             // The server took a channel away by itself.
             _ => return Ok(Go::On),
         };
-        self.pending.sent(len);
+        self.runs.sent(len);
         if over {
             self.pending.pop();
-            self.pending.answered(call);
+            self.runs.answered(call, 1);
         }
         Ok(Go::On)
     }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::entering::Entering;
-use super::pending::{Expect, Growing, Pending};
+use super::pending::{Expect, Pending};
 use super::reshape::{Job, Owed, Reshaper};
+use super::runs::{Growing, Runs};
 use super::server::Lost;
 use super::{RespConfig, ServerLeg};
-use crate::analysis::redis::Uses;
+use crate::analysis::redis::{Role, Uses};
 use crate::policy::{IdentityClass, Login};
 use crate::session::gate::Plans;
 use crate::session::journal::Call;
@@ -41,6 +42,7 @@ pub(super) struct Core {
     /// Number of the database commands go to.
     pub(super) database: u32,
     pub(super) pending: Pending,
+    pub(super) runs: Runs,
     pub(super) replies: Replies,
     pub(super) reshaper: Reshaper,
     /// The reply under way, if a part of it went on.
@@ -59,6 +61,8 @@ pub(super) struct Core {
     /// What becomes of an argument that is streamed.
     pub(super) streamed: Streamed,
     pub(super) growing: Option<Growing>,
+    /// The role of the command that was judged last.
+    pub(super) last_role: Option<Role>,
     pub(super) plans: Plans,
     /// Used again for each command.
     pub(super) uses: Uses,
@@ -168,15 +172,16 @@ impl Queued {
         }
     }
 
-    /// What the reply to EXEC owes, if anything in it does; `count` is how many elements it has.
+    /// What the reply to EXEC owes, if anything in it does; `count` is how many elements it has,
+    /// unless it is no array: then it is nothing, an error, or what no server sends and all is masked.
     ///
     /// # Errors
     /// As many commands were not queued: which element answers which cannot be told.
-    pub(super) fn owed(self, count: usize) -> Result<Option<Owed>, Lost> {
+    pub(super) fn owed(self, count: Option<usize>) -> Result<Option<Owed>, Lost> {
         if self.jobs.is_empty() {
             return Ok(None);
         }
-        if self.len() != count {
+        if count.is_some_and(|count| count != self.len()) {
             return Err(Lost::Unasked);
         }
         let mut all = Vec::new();
@@ -323,7 +328,7 @@ impl Core {
 
     pub(super) fn progress(&self) -> Progress {
         Progress {
-            statements: self.pending.done(),
+            statements: self.runs.done(),
             transactions: 0,
             in_flight: !self.pending.is_empty(),
         }
@@ -331,6 +336,7 @@ impl Core {
 
     /// RESET: the connection is as it was in the beginning.
     pub(super) fn reset(&mut self, call: &mut Call<'_>) {
+        self.runs.close_all(call);
         call.journal.closed(call.turn.now, "identity", call.out);
         self.who = None;
         self.class_changed();
@@ -348,7 +354,7 @@ impl Core {
     /// Records a run of commands that is complete for now.
     pub(super) fn close_run(&mut self, call: &mut Call<'_>) {
         if let Some(growing) = self.growing.take() {
-            growing.close(call, &mut self.pending, self.database);
+            self.runs.add(call, growing, self.database);
         }
     }
 }

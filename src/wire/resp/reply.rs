@@ -4,10 +4,10 @@
 //! maximum, so neither depth nor an announced count costs memory, and a long value is passed on as it
 //! arrives. What an element holds is not looked at here.
 
-use super::Tail;
 use super::element::{Aggregate, Head, Heads};
+use super::{Tail, number};
 
-pub use super::element::{DEPTH_MAX, Malformed};
+pub use super::element::Malformed;
 
 /// What the beginning of the server's bytes is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,21 @@ impl Replies {
     /// Whether the bytes before this were whole replies: words of ours may come next.
     pub fn is_between(&self) -> bool {
         self.open.is_empty() && self.heads.is_between()
+    }
+
+    /// How many whole replies of one line or one value `buf` begins with, at most `max`, and their
+    /// bytes: strings, numbers, values and nulls, no errors and nothing that holds others. Looks at
+    /// none where a reply is under way. Others follow, or the same again, for [`Self::next`].
+    pub fn simple(&self, buf: &[u8], max: u64) -> (u64, usize) {
+        let (mut count, mut at) = (0, 0);
+        while count < max
+            && self.is_between()
+            && let Some(len) = simple_reply(buf.get(at..).unwrap_or_default())
+        {
+            at += len;
+            count += 1;
+        }
+        (count, at)
     }
 
     /// Looks at the beginning of `buf`, up to the end of one reply or push.
@@ -127,6 +142,36 @@ impl Replies {
     }
 }
 
+/// Deepest nesting of a reply that is only passed on; eight bytes each. What a script may nest, which
+/// ends with the server's own stack at some thousands, has to come to its end: the error behind it.
+pub const DEPTH_MAX: usize = 10_000;
+
+/// Bytes of a whole reply of one line or one value; `None` for anything else, or not all of it.
+fn simple_reply(buf: &[u8]) -> Option<usize> {
+    let kind = *buf.first()?;
+    if !matches!(kind, b'+' | b':' | b'$' | b'_') {
+        return None;
+    }
+    // What is longer is not simple.
+    let line = buf.get(1..buf.len().min(64))?;
+    let end = line.iter().position(|byte| *byte == b'\r')?;
+    let after = end + 3;
+    if buf.get(end + 2) != Some(&b'\n') {
+        return None;
+    }
+    if kind != b'$' {
+        // A command that is queued is not answered.
+        return (buf.get(..2) != Some(b"+Q")).then_some(after);
+    }
+    match number(line.get(..end)?)? {
+        -1 => Some(after),
+        len => {
+            let end = after.checked_add(usize::try_from(len).ok()?)?;
+            (buf.get(end..end.checked_add(2)?) == Some(b"\r\n")).then_some(end + 2)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -193,8 +238,9 @@ mod tests {
             assert_eq!(ends(data, usize::MAX), (vec![], Some(malformed)), "{shown}");
             assert_eq!(ends(data, 1), (vec![], Some(malformed)), "{shown}");
         }
-        assert_eq!(ends(&b"*1\r\n".repeat(1000), 7).1, Some(Malformed::TooDeep));
-        assert_eq!(ends(&b"|1\r\n".repeat(1000), 7).1, Some(Malformed::TooDeep));
+        assert_eq!(ends(&b"*1\r\n".repeat(9_000), 7).1, None);
+        assert_eq!(ends(&b"*1\r\n".repeat(11_000), 7).1, Some(Malformed::TooDeep));
+        assert_eq!(ends(&b"|1\r\n".repeat(11_000), 7).1, Some(Malformed::TooDeep));
         let endless = [&b"+"[..], &b"a".repeat(LINE_BYTES_MAX + 1)].concat();
         assert_eq!(ends(&endless, 100).1, Some(Malformed::LineEnd));
     }
@@ -229,6 +275,24 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn simple_replies_are_those_that_end_there(
+            replies in prop::collection::vec(element(), 1..8),
+            max in 0..10_u64,
+        ) {
+            let bytes = replies.concat();
+            let (count, len) = Replies::default().simple(&bytes, max);
+            let mut slow = Replies::default();
+            let mut at = 0;
+            for _ in 0..count {
+                let part = slow.next(&bytes[at..]).unwrap();
+                prop_assert_eq!(part.end, End::Reply);
+                at += part.len;
+            }
+            prop_assert_eq!(at, len);
+            prop_assert!(count <= max);
+        }
+
         #[test]
         fn replies_end_where_they_were_written_to_end(
             replies in prop::collection::vec(element(), 1..5),

@@ -184,6 +184,8 @@ fn prefixes_and_bounds_are_enforced_whole_or_not_at_all() {
         "match: {keys: ['a:*']}, values: {bytes_max: 1MiB}",
         "match: {}, values: {arguments_max: 10}",
         "match: {}, patterns: {length_max: 64}",
+        "match: {writes: ['session:*']}, ttl: {max: 30min}",
+        "match: {keys: ['session:*']}, ttl: {required: true}",
     ] {
         check(rule, "");
     }
@@ -197,8 +199,11 @@ fn prefixes_and_bounds_are_enforced_whole_or_not_at_all() {
         ("match: {}, values: {elements_max: 3}", "`elements_max` is not enforced yet"),
         ("match: {}, patterns: {}", "`length_max` is missing"),
         ("match: {relations: [a.b]}, values: {bytes_max: 1}", "about commands, not statements"),
-        ("match: {}, ttl: {max: 1h}", "`ttl` is not enforced yet"),
-        ("match: {}, allow: {scripts: [a]}", "`scripts` is not enforced yet"),
+        ("match: {}, ttl: {}", "needs `max`, or `required: true`"),
+        ("match: {}, ttl: {required: false}", "unknown value `false`"),
+        ("match: {}, ttl: {default: 1h}", "`default` is not enforced yet"),
+        ("match: {}, mode: warn, ttl: {max: 1h}", "`ttl` can only be enforced"),
+        ("match: {}, allow: {scripts: [a]}", "`a` is not the SHA-1 of a script"),
     ] {
         check(rule, expected);
     }
