@@ -89,7 +89,7 @@ impl World {
 #[derive(Debug)]
 pub(super) struct Run<'a> {
     world: &'a World,
-    session: RespSession,
+    pub(super) session: RespSession,
     out: Outbox,
     inputs: [BytesMut; 2],
     /// What the client got.

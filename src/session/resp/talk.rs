@@ -50,6 +50,8 @@ pub(super) struct Core {
     /// Bytes of a reply that is held whole: how many were looked at.
     pub(super) held: usize,
     pub(super) multi: Multi,
+    /// Commands the server was done with when the client began it.
+    pub(super) done_before_multi: u64,
     /// What each command owes that the server has queued.
     pub(super) queued: Queued,
     pub(super) mute: Mute,
@@ -329,7 +331,11 @@ impl Core {
     pub(super) fn progress(&self) -> Progress {
         Progress {
             statements: self.runs.done(),
-            transactions: 0,
+            // Outside of MULTI each command is one by itself.
+            transactions: match self.multi {
+                Multi::None => self.runs.done(),
+                Multi::Open | Multi::Tainted => self.done_before_multi,
+            },
             in_flight: !self.pending.is_empty(),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::fuzz::{RULES, Run, World, fuzz_session};
 use crate::event::EventKind;
-use crate::session::{EndCause, Side};
+use crate::session::{EndCause, Session as _, Side};
 
 const GET_PII: &str = "*2\r\n$3\r\nGET\r\n$5\r\npii:1\r\n";
 const GET_FREE: &str = "*2\r\n$3\r\nGET\r\n$1\r\na\r\n";
@@ -80,6 +80,27 @@ fn a_transaction_whose_beginning_was_not_heard_of_is_masked_as_well() {
     run.client(&transaction, &transaction);
     run.server("+QUEUED\r\n+QUEUED\r\n", "+QUEUED\r\n+QUEUED\r\n");
     run.server("*2\r\n$3\r\nabc\r\n$6\r\ncanary\r\n", "*2\r\n$3\r\nabc\r\n$6\r\nHIDDEN\r\n");
+}
+
+#[test]
+fn a_command_outside_of_a_transaction_is_one_by_itself() {
+    let world = world();
+    let mut run = Run::new(&world);
+    let done = |run: &Run<'_>| run.session.progress().transactions;
+    // Never idle: a second command is always under way.
+    run.client(&GET_FREE.repeat(2), &GET_FREE.repeat(2));
+    run.server("$1\r\n1\r\n", "$1\r\n1\r\n");
+    let first = done(&run);
+    run.client(GET_FREE, GET_FREE);
+    run.server("$1\r\n2\r\n", "$1\r\n2\r\n");
+    assert!(done(&run) > first);
+    run.client(&[MULTI, GET_FREE].concat(), &[MULTI, GET_FREE].concat());
+    let begun = done(&run);
+    run.server("$1\r\n3\r\n+OK\r\n+QUEUED\r\n", "$1\r\n3\r\n+OK\r\n+QUEUED\r\n");
+    assert_eq!(done(&run), begun, "one until EXEC");
+    run.client(EXEC, EXEC);
+    run.server("*1\r\n$1\r\n1\r\n", "*1\r\n$1\r\n1\r\n");
+    assert!(done(&run) > begun);
 }
 
 #[test]
