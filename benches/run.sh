@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# CPU of the proxy per transaction, throughput and latency of Portcullis beside PgBouncer and a
-# plain copy proxy, interleaved on one machine. Writes bench-out/results.csv, a table and a plot.
+# CPU of the proxy per transaction or command, throughput and latency of Portcullis beside PgBouncer,
+# nutcracker and a plain copy proxy, interleaved on one machine. Writes results, tables and a plot into
+# bench-out.
 set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-usage: benches/run.sh [--no-build]
+usage: benches/run.sh [--no-build] [--only postgresql|redis]
 
-Installs what is missing (PostgreSQL, PgBouncer, libclang, a C compiler; by apt, as root or with
-sudo), builds Portcullis and the copy proxy, starts all of them on free loopback ports and runs
+Installs what is missing (PostgreSQL, PgBouncer, Redis, nutcracker, libclang, a C compiler; by apt, as
+root or with sudo), builds Portcullis and the copy proxy, starts all of them on free loopback ports and
+runs
 
   prepared  pgbench -S -M prepared
   simple    pgbench -S -M simple: the literal differs every time
@@ -18,13 +20,18 @@ sudo), builds Portcullis and the copy proxy, starts all of them on free loopback
 directly and through each proxy, the proxies taking turns. Portcullis runs with parsing, a mask and
 a row filter on the table read, and the audit trail on.
 
+Then redis-benchmark, GET and SET with 50 clients and pipelines of 1, 16 and 64, directly and through
+the copy proxy, nutcracker (twemproxy) and Portcullis, which judges each command by name and key and
+has the audit trail on.
+
 Environment:
   DUR=4                  seconds a run; below 4 the clock ticks of /proc show
   REPS=3                 rounds; tables show the median
   CLIENTS="1 16 64"      client counts; WIDE_CLIENTS="16" for wide
   WORKLOADS="prepared simple repeated wide"
+  REDIS_DEPTHS="1:200000 16:1000000 64:2000000"  pipeline depths, with the commands a run
   SCALE=10               pgbench scale (100,000 rows each)
-  OUT=bench-out          where results.csv, summary.txt and plot.svg go
+  OUT=bench-out          where results*.csv, summary*.txt and plot.svg go
   CARGO_TARGET_DIR       where to build
 TEXT
 }
@@ -38,50 +45,76 @@ readonly targets=(direct pgbouncer copy_proxy portcullis)
 root_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=deploy/lib.sh
 . "$root_dir/deploy/lib.sh"
+# shellcheck source=benches/redis.sh
+. "$root_dir/benches/redis.sh"
 out=${OUT:-$root_dir/bench-out}
-work='' pg_pid=''
+work='' pg_pid='' redis_pid=''
 declare -A port=() pid=()
 
 clean_up() {
-  local status=$? target
+  local status=$?
   trap - EXIT INT TERM HUP
-  for target in pgbouncer copy_proxy portcullis; do
-    stop_process "${pid[$target]:-}" TERM
-  done
-  stop_process "$pg_pid" INT
+  stop_all
   [[ -z $work ]] || rm -rf "$work"
   exit "$status"
 }
 
+# Ends every target and its server.
+stop_all() {
+  local target
+  for target in "${!pid[@]}"; do
+    stop_process "${pid[$target]}" TERM
+  done
+  stop_process "$pg_pid" INT
+  stop_process "$redis_pid" TERM
+  pg_pid='' redis_pid='' pid=()
+}
+
 main() {
-  local build=yes
-  case ${1:-} in
-    '') ;;
-    --no-build) build='' ;;
-    -h | --help)
-      usage
-      return
-      ;;
-    *)
-      usage >&2
-      exit 2
-      ;;
-  esac
-  require setpriv postgresql pgbouncer libclang compiler
+  local build=yes only=''
+  while (($#)); do
+    case $1 in
+      --no-build) build='' ;;
+      --only)
+        only=${2:-}
+        [[ $only == postgresql || $only == redis ]] || die "--only takes postgresql or redis"
+        shift
+        ;;
+      -h | --help)
+        usage
+        return
+        ;;
+      *)
+        usage >&2
+        exit 2
+        ;;
+    esac
+    shift
+  done
+  require setpriv libclang compiler
+  [[ $only == redis ]] || require postgresql pgbouncer
+  [[ $only == postgresql ]] || require redis-server nutcracker
   build_programs "$build"
   mkdir -p "$out"
   trap clean_up EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
   work=$(mktemp -d "${TMPDIR:-/tmp}/portcullis-bench.XXXXXX")
-  start_server
-  start_pgbouncer
-  start_copy_proxy
-  start_portcullis
-  run_all
-  summarise | tee "$out/summary.txt"
-  plot >"$out/plot.svg"
-  say "Wrote $out/results.csv, summary.txt and plot.svg"
+  if [[ $only != redis ]]; then
+    start_server
+    start_pgbouncer
+    start_copy_proxy
+    start_portcullis
+    run_all
+    summarise | tee "$out/summary.txt"
+    plot >"$out/plot.svg"
+    stop_all
+  fi
+  if [[ $only != postgresql ]]; then
+    run_redis
+    summarise_redis | tee "$out/summary.redis.txt"
+  fi
+  say "Wrote $out"
 }
 
 build_programs() {

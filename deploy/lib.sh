@@ -62,7 +62,7 @@ missing_packages() {
       make) command -v make >/dev/null || echo make ;;
       xz) command -v xz >/dev/null || echo xz-utils ;;
       tcl) command -v tclsh >/dev/null || echo tcl ;;
-      tcl-tls) echo 'package require tls' | tclsh >/dev/null 2>&1 || echo tcl-tls ;;
+      tcl-tls) echo 'exit [catch {package require tls}]' | tclsh >/dev/null 2>&1 || echo tcl-tls ;;
       openssl) command -v openssl >/dev/null || echo openssl ;;
       python3-venv) has_venv || echo python3-venv ;;
       python3-dev) has_python_headers || echo python3-dev ;;

@@ -1,7 +1,5 @@
 //! The documents name files and tests; both must exist.
 
-#![expect(clippy::unwrap_used, reason = "a test: what cannot be read is a failure of it")]
-
 #[cfg(test)]
 mod tests {
     use std::path::{Path, PathBuf};
@@ -78,7 +76,8 @@ mod tests {
 }
 
 /// What docs/RULES.md shows is a rule set that does what it says, and so are the packs.
-#[cfg(all(test, feature = "serve"))]
+#[cfg(feature = "serve")]
+#[cfg(test)]
 mod rules {
     use std::path::Path;
 

@@ -98,7 +98,8 @@ begin_redis() {
   mkdir "$work/data"
   ((EUID != 0)) || chown "$(server_account)" "$work/data"
   settings=("dir $work/data" 'enable-debug-command yes' 'enable-module-command yes')
-  [[ $mode != terminated ]] || settings+=("requirepass $password")
+  # Tests change what `default` may do, so the proxy has an account of its own.
+  [[ $mode != terminated ]] || settings+=("user app on >$password ~* &* +@all")
   start_redis "$work" "$server_port" "${settings[@]}"
   [[ $mode != direct ]] || return 0
   redis_port=$(free_port)
@@ -122,7 +123,7 @@ terminate_redis_logins() {
   cat <<'YAML'
     tls: {mode: required, certificate: server.crt, key: server.key}
     authentication: [{method: password}]
-    upstream_login: [{user: default, password_file: account.password}]
+    upstream_login: [{user: app, password_file: account.password}]
 YAML
 }
 
@@ -135,7 +136,6 @@ suite_redis_tcl() {
   cp -r "$redis_source_dir" "$folder"
   mkdir -p "$folder/tests/tmp" "$folder/tests/tls"
   if [[ -n $redis_tls ]]; then
-    require tcl-tls
     cp "$work/server.crt" "$folder/tests/tls/ca.crt"
     cp "$work/server.crt" "$folder/tests/tls/client.crt"
     cp "$work/server.key" "$folder/tests/tls/client.key"

@@ -63,7 +63,7 @@ main() {
     build_suites
   fi
   if chosen redis_tcl || chosen redis_py_2 || chosen redis_py_3; then
-    require redis-server tcl
+    require redis-server tcl tcl-tls
     build_redis_suites
   fi
   portcullis=${PORTCULLIS:-}

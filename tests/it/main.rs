@@ -43,6 +43,8 @@ mod redis_shapes;
 mod redis_standing;
 #[cfg(test)]
 mod redis_table;
+#[cfg(test)]
+mod redis_tenants;
 
 #[cfg(test)]
 mod audit;

@@ -81,20 +81,26 @@ fn a_masked_value_is_the_token_of_the_configured_key() {
     let server = Redis::with_settings(&[]);
     server.admin().command(&["HSET", "c:1", "email", "ada@example.com", "city", "Ulm"]);
     server.admin().command(&["SET", "c:2", "ada@example.com"]);
+    server.admin().command(&["RPUSH", "c:3", "ada@example.com", "bob@example.com"]);
+    server.admin().command(&["XADD", "c:4", "1-1", "email", "ada@example.com"]);
     let folder = tempfile::tempdir().unwrap();
     let key = folder.path().join("mask.key");
     fs::write(&key, "a secret of 32 bytes or more, for tests").unwrap();
-    let start = |version: u16| {
+    fs::write(folder.path().join("next.key"), "another secret of 32 bytes, for tests").unwrap();
+    let (key, next) = (key.display(), folder.path().join("next.key"));
+    let next = next.display();
+    let start = |keys: &str| {
         let mut setup = Setup::redis(server.address());
         setup.rules = vec![(
             "rules.yaml".into(),
-            "version: 1\nclassification:\n  - {keys: 'c:*', fields: email, class: EMAIL_ADDRESS, level: confidential}\n  - {keys: 'c:2', class: EMAIL_ADDRESS, level: confidential}\nrules:\n  - {id: r, match: {classes: EMAIL_ADDRESS}, mask: token_hmac}\n"
+            "version: 1\nclassification:\n  - {keys: 'c:*', fields: email, class: EMAIL_ADDRESS, level: confidential}\n  - {keys: ['c:2', 'c:3'], class: EMAIL_ADDRESS, level: confidential}\nrules:\n  - {id: r, match: {classes: EMAIL_ADDRESS}, mask: token_hmac}\n"
                 .into(),
         )];
-        setup.extra = format!("mask_keys: [{{version: {version}, file: \"{}\"}}]\n", key.display());
+        setup.extra = format!("mask_keys: [{keys}]\n");
         Portcullis::start(&setup)
     };
-    let proxy = start(7);
+    let seven = format!("{{version: 7, file: \"{key}\"}}");
+    let proxy = start(&seven);
     let mut client = RawRedis::connect(proxy.address());
     let Reply::Bulk(Some(token)) = client.command(&["HGET", "c:1", "email"]) else {
         panic!("no value")
@@ -102,7 +108,30 @@ fn a_masked_value_is_the_token_of_the_configured_key() {
     assert!(token.starts_with(b"t7_"), "{}", String::from_utf8_lossy(&token));
     assert_eq!(client.command(&["GET", "c:2"]), Reply::Bulk(Some(token.clone())));
     assert_eq!(client.command(&["HGET", "c:1", "city"]), Reply::text("Ulm"));
-    let again = start(7);
+    let Reply::Array(Some(list)) = client.command(&["LRANGE", "c:3", "0", "-1"]) else {
+        panic!("no list")
+    };
+    assert_eq!(list[0], Reply::Bulk(Some(token.clone())));
+    assert_ne!(list[1], list[0]);
+    // The same under the other version of the protocol, and inside a transaction.
+    client.command(&["HELLO", "3"]);
+    client.command(&["MULTI"]);
+    client.command(&["GET", "c:2"]);
+    client.command(&["XRANGE", "c:4", "-", "+"]);
+    let exec = format!("{:?}", client.command(&["EXEC"]));
+    let shown = format!("{:?}", Reply::Bulk(Some(token.clone())));
+    assert_eq!(exec.matches(&shown).count(), 2, "{exec}");
+    // A new key is used for everything; the one before is only kept.
+    let eight = format!("{{version: 8, file: \"{next}\", current: true}}, {seven}");
+    let rotated = start(&eight);
+    let Reply::Bulk(Some(other)) =
+        RawRedis::connect(rotated.address()).command(&["HGET", "c:1", "email"])
+    else {
+        panic!("no value")
+    };
+    assert!(other.starts_with(b"t8_"), "{}", String::from_utf8_lossy(&other));
+    assert_ne!(other[3..], token[3..]);
+    let again = start(&seven);
     let same = RawRedis::connect(again.address()).command(&["GET", "c:2"]);
     assert_eq!(same, Reply::Bulk(Some(token)), "another proxy with the same key");
     assert!(!proxy.log().contains("a secret of 32"));

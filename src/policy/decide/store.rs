@@ -123,9 +123,12 @@ impl<'a> Question<'a> {
             return Ok(());
         };
         let unnamed = self.unnamed();
+        let channels = &self.facts.store.channels;
         match unnamed {
             // Their names come back and can be left out.
             Unnamed::Untouched | Unnamed::Listed => Ok(()),
+            // What the server tells of all keys it tells on channels that no prefix stands before.
+            Unnamed::Counted if !channels.is_empty() => Ok(()),
             Unnamed::Counted | Unnamed::Changed | Unnamed::Reached => {
                 let message = format!("`{}` {}, not only yours", command.name, reach(unnamed));
                 Err(side_door(message).by(&tenancy.rule).with_hint(INSTEAD))

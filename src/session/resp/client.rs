@@ -7,7 +7,7 @@ use bytes::{Buf as _, BytesMut};
 use super::answers::{Answer, answer};
 use super::entering::DEFAULT_USER;
 use super::pending::Expect;
-use super::reshape::{Job, KeyMasks};
+use super::reshape::{Errors, Job, KeyMasks};
 use super::runs::Fate;
 use super::talk::{Core, Multi, Mute, Streamed};
 use super::words::{self, EXEC_ABORT, NO_AUTH};
@@ -382,7 +382,8 @@ impl Core {
             })
             .collect();
         let keys = keys.iter().map(|(name, masks)| (&**name, *masks));
-        let job = Job::new(&command.shape(args), args, keys);
+        let errors = Errors::of(&command.fact);
+        let job = Job::new(&command.shape(args), args, keys).errors(errors);
         Some(match prefix {
             Some(prefix) => job.strip(Arc::clone(prefix)),
             None => job,

@@ -74,8 +74,8 @@ pub enum Step {
     Done,
 }
 
-/// Longest value that is held to be masked, and longest name of a key that is held to be shortened.
-/// Longer ones are rare enough to be hidden, and short enough to be held for every session at once.
+/// Longest value that is held to be masked, and longest name of a key that is held to be shortened. A
+/// session holds one at a time, and its masked form beside it.
 pub const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Longest name of a key or a field that is compared. What follows a longer one is masked as if it
 /// could be any key's or field's.

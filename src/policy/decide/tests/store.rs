@@ -9,6 +9,8 @@ use crate::facts::{
 use crate::name::Protocol;
 use crate::policy::Vocabulary;
 
+mod effects;
+
 /// Commands these tests know: name, categories, and a star for a door.
 const COMMANDS: &[(&str, &str)] = &[
     ("get", "read string"),
@@ -385,115 +387,6 @@ fn what_goes_around_a_mask_or_a_deny_is_refused() {
     // An opened door does not lead around either.
     let opened = "match: {}, allow: {commands: ['@doors']}";
     check(&[mask, opened], "eval *reached", "side door r0");
-}
-
-#[test]
-fn names_of_a_tenant_stand_behind_a_prefix() {
-    let rule = "match: {protocol: redis}, prefix: 't:{identity.tenant}:'";
-    let set = store_set(&[rule]);
-    let of = |tenant: &str, words: &str| {
-        let mut identity = set.identify(store_login());
-        if !tenant.is_empty() {
-            identity.attributes.insert("tenant".into(), tenant.into());
-        }
-        set.decide(&set.classify(identity), &store_facts(words))
-    };
-    for words in ["get r=a", "scan *listed", "publish pub=n", "ping"] {
-        let Decision::Allow(allowed) = of("acme", words) else { panic!("{words}") };
-        assert_eq!(&*allowed.tenancy.unwrap().prefix, "t:acme:", "{words}");
-        assert_eq!(allowed.rules.len(), usize::from(words != "ping"), "{words}");
-    }
-    for (tenant, words, expected) in [
-        ("acme", "dbsize *counted", "side door r0: `dbsize` tells something about all keys, not"),
-        ("acme", "scan *changed", "side door r0"),
-        ("acme", "scan *reached", "side door r0"),
-        ("", "get r=a", "missing attribute r0: your identity has no `tenant`"),
-        ("", "scan *listed", "missing attribute"),
-        ("a:b", "get r=a", "missing attribute r0: `tenant` of your identity cannot stand"),
-        ("a*", "get r=a", "missing attribute"),
-        ("{a}", "publish pub=a", "missing attribute"),
-        ("", "ping", "allow"),
-    ] {
-        let found = summary(&of(tenant, words));
-        assert!(found.starts_with(expected), "{tenant} {words}: {found}");
-    }
-    // Statements and other protocols have no names behind a prefix.
-    let Decision::Allow(allowed) = decide(&set, login("app"), "select read:orders") else {
-        panic!("refused")
-    };
-    assert_eq!(allowed.tenancy, None);
-    // Who has two has none.
-    let two = ["match: {}, prefix: 'a:'", "match: {}, prefix: 'b:'"];
-    check(&two, "get r=x", "side door r1: rules `r0` and `r1` differ on your keys");
-    check(&two, "ping", "allow");
-    let same = ["match: {}, prefix: 'a:'", "match: {}, prefix: 'a:'"];
-    check(&same, "get r=x", "allow");
-    // Tenants do not share plans.
-    let class = |tenant: &str| {
-        let mut identity = set.identify(store_login());
-        identity.attributes.insert("tenant".into(), tenant.into());
-        set.classify(identity)
-    };
-    assert_ne!(class("a").digest, class("b").digest);
-}
-
-#[test]
-fn a_script_that_is_listed_reaches_its_keys_only() {
-    const SHA: &str = "00112233445566778899aabbccddeeff00112233";
-    let listed = format!("match: {{}}, allow: {{scripts: [{SHA}]}}");
-    let listed = listed.as_str();
-    let call = format!("evalsha rw=s:1> *reached script={}", SHA.to_ascii_uppercase());
-    let call = call.as_str();
-    let other = "evalsha rw=s:1> *reached script=other";
-    check(&[], call, "closed door: `evalsha` is not available");
-    check(&[listed], call, "allow");
-    check(&[listed], other, "closed door");
-    check(&[listed], "eval *reached", "closed door");
-    check(&[listed], "get r=a", "allow");
-    check(&[&format!("{listed}, mode: shadow")], call, "closed door");
-    // What it is called with is judged like any key.
-    let deny = "match: {keys: ['x:*']}, deny: true";
-    check(&[listed, deny], call, "allow");
-    check(&[listed, "match: {writes: ['s:*']}, deny: true"], call, "rule r1");
-    check(&[listed, "match: {keys: ['x:*']}, mask: nullify"], call, "allow");
-    check(&[listed, "match: {keys: ['s:*']}, mask: nullify"], call, "side door r1");
-    check(&[listed, "match: {}, allow: {keys: ['s:*']}"], call, "allow");
-    check(&[listed, "match: {}, allow: {keys: ['x:*']}"], call, "not allowed");
-    check(&[listed, "match: {commands: ['@scripting']}, deny: true"], call, "rule r1");
-    check(&[listed, "match: {}, prefix: 'a:'"], call, "allow");
-    // Beside a list, the name opens no other script.
-    let both = format!("match: {{}}, allow: {{commands: [evalsha], scripts: [{SHA}]}}");
-    check(&[&both], call, "allow");
-    check(&[&both], other, "closed door");
-    // A door opened by name is not vouched for.
-    let opened = "match: {}, allow: {commands: [evalsha]}";
-    check(&[opened, deny], call, "side door r1");
-    // Scripts that rules do not tell apart are decided alike.
-    let set = store_set(&[listed]);
-    let class = set.classify(set.identify(store_login()));
-    let fits = |digest: &str| set.script_fits(&class, digest.as_bytes());
-    assert_eq!(fits("other"), fits("another"));
-    assert_eq!(fits(SHA), fits(&SHA.to_ascii_uppercase()));
-    assert_ne!(fits(SHA), fits("other"));
-}
-
-#[test]
-fn bounds_come_with_permission() {
-    let rules = [
-        "match: {writes: ['s:*']}, values: {bytes_max: 1KiB, arguments_max: 10}",
-        "match: {commands: ['@read']}, patterns: {length_max: 64}",
-    ];
-    let set = store_set(&rules);
-    let bounds = |words: &str| match decided(&set, store_login(), &store_facts(words)) {
-        Decision::Allow(allowed) => {
-            let all = allowed.bounds.iter();
-            all.map(|bound| (bound.rule.0.to_string(), bound.max)).collect::<Vec<_>>()
-        }
-        Decision::Deny(denial) => panic!("{}", denial.message),
-    };
-    assert_eq!(bounds("set w=s:1!"), [("r0".into(), 1024), ("r0".into(), 10)]);
-    assert_eq!(bounds("set w=a!"), []);
-    assert_eq!(bounds("scan *listed"), [("r1".into(), 64)]);
 }
 
 const RULES: &[&str] = &[

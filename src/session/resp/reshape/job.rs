@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Kept;
 use super::mask::{KeyMasks, Ready};
 use crate::analysis::redis::{Args, Shape};
+use crate::facts::CommandUse;
 
 /// What the reply to one command owes.
 ///
@@ -36,6 +37,14 @@ pub enum Errors {
     /// A script may have written it, with values in it: all but its first word is replaced, and that,
     /// too, unless it is one of the server's words.
     Scrubbed,
+}
+
+impl Errors {
+    /// What becomes of this command's errors.
+    pub fn of(command: &CommandUse) -> Self {
+        let is_script = command.categories.iter().any(|category| &**category == "scripting");
+        if is_script { Self::Scrubbed } else { Self::Passed }
+    }
 }
 
 /// What the replies that are read next owe.

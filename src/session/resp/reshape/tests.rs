@@ -312,6 +312,15 @@ fn errors_of_scripts_are_withheld() {
     check(&eval, "-4111111111111111", "-ERR^T");
     check(&eval, "!9 4111^4111", "-ERR^T");
     check(&eval, "$value", "$value");
+    let table = Table::builtin();
+    for (line, errors) in [
+        (&[&b"evalsha"[..], b"x", b"0"][..], Errors::Scrubbed),
+        (&[b"FCALL_RO", b"x", b"0"], Errors::Scrubbed),
+        (&[b"get", b"k"], Errors::Passed),
+    ] {
+        let Found::Command(command) = table.find(line) else { panic!() };
+        assert_eq!(Errors::of(&command.fact), errors);
+    }
 }
 
 #[test]
