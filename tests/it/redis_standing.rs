@@ -71,7 +71,7 @@ fn a_command_over_its_time_ends_its_session_and_subscribers_stay() {
     let said = blocked.closed();
     assert!(said.starts_with(b"-"), "{}", String::from_utf8_lossy(&said));
     assert!(began.elapsed() < SOON);
-    wait_until("the server has let it go", SOON, || blocked(&server) == 0);
+    wait_until("the server has let it go", SOON, || blocked_at(&server) == 0);
     assert!(idle.closed().is_empty(), "nobody answers who was not asked");
     server.admin().command(&["PUBLISH", "news", "hello"]);
     let Reply::Array(Some(message)) = listening.reply() else { panic!("no message") };
@@ -158,11 +158,11 @@ fn a_killed_proxy_leaves_nothing_behind_at_a_redis() {
     let mut queueing = connected(&proxy);
     assert_eq!(queueing.command(&["MULTI"]), Reply::ok());
     assert_eq!(queueing.command(&["SET", "k", "v"]), Reply::Simple("QUEUED".into()));
-    wait_until("it waits", SOON, || blocked(&server) == 1);
+    wait_until("it waits", SOON, || blocked_at(&server) == 1);
     proxy.signal("KILL");
     proxy.wait(SOON).expect("killed");
     assert!(waiting.closed().is_empty() && queueing.closed().is_empty());
-    wait_until("nobody waits any more", SOON, || blocked(&server) == 0);
+    wait_until("nobody waits any more", SOON, || blocked_at(&server) == 0);
     let mut behind = server.admin();
     assert_eq!(behind.command(&["EXISTS", "k"]), Reply::Integer(0));
     behind.command(&["RPUSH", "jobs", "one"]);
@@ -170,7 +170,7 @@ fn a_killed_proxy_leaves_nothing_behind_at_a_redis() {
 }
 
 /// How many clients the server has that are blocked.
-fn blocked(server: &Redis) -> usize {
+fn blocked_at(server: &Redis) -> usize {
     let Reply::Bulk(Some(text)) = server.admin().command(&["INFO", "clients"]) else {
         panic!("no INFO")
     };
