@@ -140,7 +140,7 @@ pub enum Malformed {
     Length,
     /// A line or a value does not end where it should.
     LineEnd,
-    /// Nested deeper than [`DEPTH_MAX`].
+    /// Nested deeper than what reads it follows.
     TooDeep,
     /// A push inside of a reply, or attributes with nothing behind them.
     Misplaced,
@@ -158,5 +158,6 @@ fn pairs(digits: &[u8]) -> Result<u64, Malformed> {
     count(digits)?.checked_mul(2).ok_or(Malformed::Length)
 }
 
-/// Deepest nesting of a reply. Scripts nest deeper only to see what happens.
+/// Deepest nesting of a reply that is read element by element. No command nests deeper, and scripts
+/// are not run by whom masks concern.
 pub const DEPTH_MAX: usize = 100;

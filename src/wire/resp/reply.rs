@@ -7,7 +7,7 @@
 use super::element::{Aggregate, Head, Heads};
 use super::{Tail, number};
 
-pub use super::element::{DEPTH_MAX, Malformed};
+pub use super::element::Malformed;
 
 /// What the beginning of the server's bytes is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +142,10 @@ impl Replies {
     }
 }
 
+/// Deepest nesting of a reply that is only passed on; eight bytes each. What a script may nest, which
+/// ends with the server's own stack at some thousands, has to come to its end: the error behind it.
+pub const DEPTH_MAX: usize = 10_000;
+
 /// Bytes of a whole reply of one line or one value; `None` for anything else, or not all of it.
 fn simple_reply(buf: &[u8]) -> Option<usize> {
     let kind = *buf.first()?;
@@ -234,8 +238,9 @@ mod tests {
             assert_eq!(ends(data, usize::MAX), (vec![], Some(malformed)), "{shown}");
             assert_eq!(ends(data, 1), (vec![], Some(malformed)), "{shown}");
         }
-        assert_eq!(ends(&b"*1\r\n".repeat(1000), 7).1, Some(Malformed::TooDeep));
-        assert_eq!(ends(&b"|1\r\n".repeat(1000), 7).1, Some(Malformed::TooDeep));
+        assert_eq!(ends(&b"*1\r\n".repeat(9_000), 7).1, None);
+        assert_eq!(ends(&b"*1\r\n".repeat(11_000), 7).1, Some(Malformed::TooDeep));
+        assert_eq!(ends(&b"|1\r\n".repeat(11_000), 7).1, Some(Malformed::TooDeep));
         let endless = [&b"+"[..], &b"a".repeat(LINE_BYTES_MAX + 1)].concat();
         assert_eq!(ends(&endless, 100).1, Some(Malformed::LineEnd));
     }
