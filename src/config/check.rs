@@ -189,7 +189,7 @@ fn host_and_port(written: &Spanned<String>, problems: &mut Problems) -> Option<S
         let message = format!("`{}` is no server address", written.value);
         problems.push(
             Diagnostic::error(&written.at, message)
-                .with_help("write host and port, such as `db.internal:5432` or `\"[::1]:5432\"`"),
+                .with_help("write host and port, such as `db.internal:5432` or `\"[::1]:6379\"`"),
         );
     }
     split

@@ -22,6 +22,8 @@ mod recorder;
 #[cfg(test)]
 mod redis;
 #[cfg(test)]
+mod redis_bounds;
+#[cfg(test)]
 mod redis_conversations;
 #[cfg(test)]
 mod redis_drivers;

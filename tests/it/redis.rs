@@ -36,6 +36,15 @@ impl Redis {
     /// One that speaks TLS with this certificate on a second port; with an authority, only with
     /// clients that show a certificate of it.
     pub(crate) fn with_tls(pair: &Pair, clients: Option<&Authority>, lines: &[&str]) -> Self {
+        Self::launch_with_tls(Kind::Server, pair, clients, lines)
+    }
+
+    fn launch_with_tls(
+        kind: Kind,
+        pair: &Pair,
+        clients: Option<&Authority>,
+        lines: &[&str],
+    ) -> Self {
         let authority = clients.map_or("", |authority| authority.pem.as_str());
         let files = [
             ("server.crt", pair.certificate.as_str()),
@@ -48,7 +57,7 @@ impl Redis {
             None => settings.push("tls-auth-clients no"),
         }
         settings.extend_from_slice(lines);
-        Self::with_files(&files, &settings)
+        Self::launch(kind, &files, &settings)
     }
 
     fn with_files(files: &[(&str, &str)], lines: &[&str]) -> Self {
@@ -96,14 +105,18 @@ impl Redis {
 
     /// A Sentinel that watches `main` at this address and needs nobody else to agree.
     pub(crate) fn sentinel(primary: SocketAddr, lines: &[&str]) -> Self {
-        let watch = format!("sentinel monitor main {} {} 1", primary.ip(), primary.port());
-        let mut settings = vec![
-            &*watch,
-            "sentinel down-after-milliseconds main 400",
-            "sentinel failover-timeout main 3000",
-        ];
-        settings.extend_from_slice(lines);
+        let watch = watch(primary);
+        let settings: Vec<&str> =
+            watch.iter().map(String::as_str).chain(lines.iter().copied()).collect();
         Self::launch(Kind::Sentinel, &[], &settings)
+    }
+
+    /// The same, speaking TLS with the primary and with clients that show a certificate.
+    pub(crate) fn sentinel_with_tls(primary: SocketAddr, pair: &Pair, clients: &Authority) -> Self {
+        let watch = watch(primary);
+        let mut settings = vec!["tls-replication yes"];
+        settings.extend(watch.iter().map(String::as_str));
+        Self::launch_with_tls(Kind::Sentinel, pair, Some(clients), &settings)
     }
 
     /// Address TLS is spoken at.
@@ -151,6 +164,15 @@ pub(crate) struct RawRedis {
     stream: Box<dyn Channel>,
     /// Received and not yet read as a reply.
     pending: Vec<u8>,
+}
+
+/// What a Sentinel that finds out soon is told.
+fn watch(primary: SocketAddr) -> [String; 3] {
+    [
+        format!("sentinel monitor main {} {} 1", primary.ip(), primary.port()),
+        "sentinel down-after-milliseconds main 400".into(),
+        "sentinel failover-timeout main 3000".into(),
+    ]
 }
 
 /// What the program is.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::harness::{Portcullis, SOON, Setup, wait_until};
+use crate::pki::Authority;
 use crate::redis::{RawRedis, Redis, Reply};
 
 /// How long Sentinels may take to agree on another primary and to tell it.
@@ -71,4 +72,32 @@ fn a_sentinel_is_logged_in_to_and_what_it_lacks_is_said() {
     let proxy = Portcullis::start_unready(&unknown);
     RawRedis::connect(proxy.address()).command(&["PING"]);
     assert!(proxy.log().contains("it knows no primary of this name"), "{}", proxy.log());
+}
+
+#[test]
+fn sentinels_and_what_they_name_are_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, strange) = (Authority::new("ours"), Authority::new("strange"));
+    let ca = ours.write(folder.path(), "ca").display().to_string();
+    let (certificate, key) = ours.client("portcullis").write(folder.path(), "own");
+    let named = ours.server(["127.0.0.1"]);
+    let server = Redis::with_tls(&named, None, &[]);
+    let sentinel = Redis::sentinel_with_tls(server.tls_address(), &named, &ours);
+    let elsewhere = Redis::with_tls(&strange.server(["127.0.0.1"]), None, &[]);
+    let astray = Redis::sentinel_with_tls(elsewhere.tls_address(), &named, &ours);
+    for (sentinel, served) in [(&sentinel, true), (&astray, false)] {
+        let mut setup = setup(&[sentinel], "");
+        let plain = sentinel.address().to_string();
+        let text = setup.upstream_text.take().unwrap();
+        setup.upstream_text = Some(text.replace(&plain, &sentinel.tls_address().to_string()));
+        setup.datasource_extra = format!(
+            "\x20   upstream_tls: {{ca: \"{ca}\", certificate: \"{}\", key: \"{}\"}}\n",
+            certificate.display(),
+            key.display()
+        );
+        let proxy = Portcullis::start_unready(&setup);
+        let answer = RawRedis::connect(proxy.address()).command(&["PING"]);
+        let pong = answer == Reply::Simple("PONG".into());
+        assert_eq!(pong, served, "{answer:?}\n{}", proxy.log());
+    }
 }

@@ -71,12 +71,7 @@ fn a_command_over_its_time_ends_its_session_and_subscribers_stay() {
     let said = blocked.closed();
     assert!(said.starts_with(b"-"), "{}", String::from_utf8_lossy(&said));
     assert!(began.elapsed() < SOON);
-    wait_until("the server has let it go", SOON, || {
-        let Reply::Bulk(Some(text)) = server.admin().command(&["INFO", "clients"]) else {
-            panic!("no INFO")
-        };
-        String::from_utf8(text).unwrap().contains("blocked_clients:0")
-    });
+    wait_until("the server has let it go", SOON, || blocked_at(&server) == 0);
     assert!(idle.closed().is_empty(), "nobody answers who was not asked");
     server.admin().command(&["PUBLISH", "news", "hello"]);
     let Reply::Array(Some(message)) = listening.reply() else { panic!("no message") };
@@ -152,6 +147,36 @@ fn a_client_that_vanishes_frees_what_it_held_at_the_server() {
     let mut behind = server.admin();
     behind.command(&["RPUSH", "jobs", "one"]);
     assert_eq!(behind.command(&["LLEN", "jobs"]), Reply::Integer(1), "popped into nowhere");
+}
+
+#[test]
+fn a_killed_proxy_leaves_nothing_behind_at_a_redis() {
+    let server = Redis::with_settings(&[]);
+    let mut proxy = Portcullis::start(&Setup::redis(server.address()));
+    let mut waiting = connected(&proxy);
+    waiting.send(b"BLPOP jobs 0\r\n");
+    let mut queueing = connected(&proxy);
+    assert_eq!(queueing.command(&["MULTI"]), Reply::ok());
+    assert_eq!(queueing.command(&["SET", "k", "v"]), Reply::Simple("QUEUED".into()));
+    wait_until("it waits", SOON, || blocked_at(&server) == 1);
+    proxy.signal("KILL");
+    proxy.wait(SOON).expect("killed");
+    assert!(waiting.closed().is_empty() && queueing.closed().is_empty());
+    wait_until("nobody waits any more", SOON, || blocked_at(&server) == 0);
+    let mut behind = server.admin();
+    assert_eq!(behind.command(&["EXISTS", "k"]), Reply::Integer(0));
+    behind.command(&["RPUSH", "jobs", "one"]);
+    assert_eq!(behind.command(&["LLEN", "jobs"]), Reply::Integer(1), "popped into nowhere");
+}
+
+/// How many clients the server has that are blocked.
+fn blocked_at(server: &Redis) -> usize {
+    let Reply::Bulk(Some(text)) = server.admin().command(&["INFO", "clients"]) else {
+        panic!("no INFO")
+    };
+    let text = String::from_utf8(text).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("blocked_clients:"));
+    line.unwrap().parse().unwrap()
 }
 
 #[test]

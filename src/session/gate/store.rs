@@ -54,6 +54,7 @@ impl StorePlan {
             Some(command) => CommandRecord { verdict, ..CommandRecord::new(&command.fact) },
             None => CommandRecord::unknown(verdict),
         };
+        let record = CommandRecord { rules: refusal.rule.iter().cloned().collect(), ..record };
         Self {
             verdict: StoreVerdict::Refuse(refusal),
             record: Arc::new(record),
@@ -273,6 +274,10 @@ fn decide(turn: Turn<'_>, class: &IdentityClass, command: &Command, facts: &Fact
             let closed = denial.reason == DenyReason::ClosedDoor;
             let refusal = Refusal { code: NOPERM, ..refusal_of(denial) };
             let mut plan = StorePlan::refused(Some(command), refusal.clone());
+            plan.record = Arc::new(CommandRecord {
+                patterns: turn.rules.set.patterns(class, &facts.store),
+                ..(*plan.record).clone()
+            });
             if closed {
                 plan.verdict = StoreVerdict::Closed(refusal);
             }

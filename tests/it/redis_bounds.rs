@@ -1,0 +1,105 @@
+//! Rules on what commands bring and run, with a real server behind them.
+
+use crate::harness::{Portcullis, SOON, Setup, wait_until};
+use crate::redis::{RawRedis, Redis, Reply};
+
+const RULES: &str = "version: 1
+rules:
+  - {id: small, match: {writes: ['s:*']}, values: {bytes_max: 4, arguments_max: 3}}
+  - {id: short, match: {}, patterns: {length_max: 8}}
+  - {id: ends, match: {writes: ['t:*']}, ttl: {max: 1h}}
+  - {id: no-x, match: {keys: ['x:*']}, deny: true}
+  - {id: own-news, match: {channels: ['*'], except_channels: ['news:*']}, deny: {message: only news}}
+";
+
+fn started(server: &Redis, rules: &str) -> Portcullis {
+    let mut setup = Setup::redis(server.address());
+    setup.rules = vec![("rules.yaml".into(), rules.to_owned())];
+    Portcullis::start(&setup)
+}
+
+/// Commands through the proxy, each with the word of its refusal or nothing.
+fn check(client: &mut RawRedis, cases: &[(&str, &str)]) {
+    for (line, expected) in cases {
+        let words: Vec<&str> = line.split(' ').collect();
+        let reply = client.command(&words);
+        let found = match &reply {
+            Reply::Error(_) => reply.error().to_owned(),
+            _ => String::new(),
+        };
+        let fits = if expected.is_empty() { found.is_empty() } else { found.contains(expected) };
+        assert!(fits, "{line}: expected {expected:?}, found {found:?}");
+    }
+}
+
+#[test]
+fn what_commands_bring_is_bounded() {
+    let server = Redis::with_settings(&[]);
+    let proxy = started(&server, RULES);
+    let mut client = RawRedis::connect(proxy.address());
+    check(
+        &mut client,
+        &[
+            ("SET s:1 four", ""),
+            ("SET s:1 fives", "NOPERM this command has 5 bytes in an argument, more than 4"),
+            ("SET a fives", ""),
+            ("RPUSH s:2 a b c", ""),
+            ("RPUSH s:2 a b c d", "this command has 4 arguments, more than 3"),
+            ("KEYS *", "NOPERM"),
+            ("SET t:1 v", "longer than 3600000 ms, or for ever"),
+            ("SET t:1 v EX 3600", ""),
+            ("SET t:1 v PX 3600001", "longer than"),
+            ("SET t:1 v KEEPTTL", ""),
+            ("EXPIREAT t:1 9999999999", "longer than"),
+            ("PERSIST t:1", "longer than"),
+            ("RENAME a t:1", "longer than"),
+            ("HSET t:2 f v", ""),
+            ("PUBLISH news:1 m", ""),
+            ("PUBLISH mail m", "only news"),
+            ("PSUBSCRIBE n*", "only news"),
+            ("PSUBSCRIBE news:*long", "10 bytes in a pattern"),
+        ],
+    );
+    // A value that is streamed counts by the length it announces.
+    let mut long = b"*3\r\n$3\r\nSET\r\n$3\r\ns:9\r\n$3000000\r\n".to_vec();
+    long.resize(long.len() + 3_000_000, b'x');
+    long.extend_from_slice(b"\r\n*1\r\n$4\r\nPING\r\n");
+    client.send(&long);
+    assert!(client.reply().error().contains("3000000 bytes"), "refused by its length");
+    assert_eq!(client.reply(), Reply::Simple("PONG".into()), "and passed over");
+    assert_eq!(server.admin().command(&["EXISTS", "s:9"]), Reply::Integer(0));
+}
+
+#[test]
+fn a_listed_script_runs_and_no_other() {
+    let server = Redis::with_settings(&[]);
+    let load = |body: &str| {
+        let Reply::Bulk(Some(digest)) = server.admin().command(&["SCRIPT", "LOAD", body]) else {
+            panic!("not loaded")
+        };
+        String::from_utf8(digest).unwrap()
+    };
+    let listed = load("return redis.call('incr', KEYS[1])");
+    let other = load("return redis.call('incr', 'x:1')");
+    let rules = format!("{RULES}  - {{id: counts, match: {{}}, allow: {{scripts: [{listed}]}}}}\n");
+    let proxy = started(&server, &rules);
+    let mut client = RawRedis::connect(proxy.address());
+    check(
+        &mut client,
+        &[
+            (&format!("EVALSHA {listed} 1 n"), ""),
+            (&format!("evalsha {} 1 n", listed.to_uppercase()), ""),
+            (&format!("EVALSHA {other} 0"), "is not available unless a rule opens it"),
+            (&format!("EVALSHA {listed} 1 x:1"), "NOPERM"),
+            (&format!("EVALSHA {other} 1 n"), "is not available"),
+            ("EVAL return 0", "is not available"),
+            ("SCRIPT FLUSH", "is not available"),
+        ],
+    );
+    assert_eq!(client.command(&["GET", "n"]), Reply::text("2"));
+    // Taken off the list, it is closed again for whoever is connected.
+    proxy.write_rules("rules.yaml", RULES);
+    wait_until("the list is gone", SOON, || {
+        matches!(client.command(&["EVALSHA", &listed, "1", "n"]), Reply::Error(_))
+    });
+}
