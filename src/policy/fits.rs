@@ -18,8 +18,9 @@ use crate::name::Glob;
 pub struct Fits {
     /// One bit for each of the first patterns.
     low: u64,
-    /// The others; without zeros at the end, so that equal sets are equal.
-    high: Vec<u64>,
+    /// The others, if any; without zeros at the end, so that equal sets are equal. Sets are compared
+    /// for every command: two that are not there need no comparison.
+    high: Option<Vec<u64>>,
 }
 
 impl Fits {
@@ -29,17 +30,18 @@ impl Fits {
             self.low |= mask;
             return;
         };
-        if self.high.len() <= above {
-            self.high.resize(above + 1, 0);
+        let high = self.high.get_or_insert_default();
+        if high.len() <= above {
+            high.resize(above + 1, 0);
         }
-        if let Some(word) = self.high.get_mut(above) {
+        if let Some(word) = high.get_mut(above) {
             *word |= mask;
         }
     }
 
     /// Whether it fits no pattern.
     pub fn is_empty(&self) -> bool {
-        self.low == 0 && self.high.is_empty()
+        self.low == 0 && self.high.is_none()
     }
 }
 

@@ -142,7 +142,7 @@ suite_redis_tcl() {
     options=(--tls)
   fi
   (cd "$folder" && timeout 900 tclsh tests/test_helper.tcl --host 127.0.0.1 --port "$redis_port" \
-    --durable --no-latency --tags -needs:repl "${options[@]}" \
+    --baseport "$(free_port)" --durable --no-latency --tags -needs:repl "${options[@]}" \
     --skiptest 'SRANDMEMBER with a dict containing long chain')
 }
 

@@ -8,9 +8,10 @@ import re
 import sys
 import xml.etree.ElementTree
 
-# Per table: its suites, and its modes with their headings.
+# Per table: its mark in the document, its suites, and its modes with their headings.
 TABLES = [
     (
+        "suites",
         ["regress", "libpq_pipeline", "asyncpg"],
         {
             "direct": "directly",
@@ -20,6 +21,7 @@ TABLES = [
         },
     ),
     (
+        "suites of Redis",
         ["redis_tcl", "redis_py_2", "redis_py_3"],
         {
             "direct": "directly",
@@ -28,7 +30,6 @@ TABLES = [
         },
     ),
 ]
-BEGIN, END = "<!-- suites: begin -->", "<!-- suites: end -->"
 
 
 def read_regress(log):
@@ -113,29 +114,37 @@ def explain(differences, suite, mode, test):
     return None
 
 
-def tables(results, differences, versions):
-    """The tables' lines, and the differences nobody explained."""
-    versions = dict(row for path in sorted(versions.glob("versions*.tsv")) for row in rows(path))
-    lines, unexplained = [], []
-    for suites, modes in TABLES:
-        lines.append("| suite | version | " + " | ".join(modes.values()) + " |")
-        lines.append("|---" * (len(modes) + 2) + "|")
-        notes = []
-        for suite in suites:
-            runs = {mode: dict(rows(results / f"{suite}.{mode}.tsv")) for mode in modes}
-            cells = [cell(runs[mode]) for mode in modes]
-            lines.append(f"| {suite} | {versions.get(suite, '?')} | " + " | ".join(cells) + " |")
-            for mode in modes:
-                if mode != "direct" and runs[mode]:
-                    found, missing = compare(suite, mode, runs, differences)
-                    notes += found
-                    unexplained += missing
-            for test, result in runs["direct"].items():
-                if result == "failed":
-                    why = explain(differences, suite, "direct", test) or "fails without the proxy"
-                    notes.append(f"- {suite}, `{test}`, directly: {why}")
-        lines += ["", *(notes or ["No test passes directly and fails through the proxy."]), ""]
-    return lines[:-1], unexplained
+def table(suites, modes, results, differences, versions):
+    """One table's lines, and the differences nobody explained; no lines if nothing was run."""
+    lines = ["| suite | version | " + " | ".join(modes.values()) + " |"]
+    lines.append("|---" * (len(modes) + 2) + "|")
+    notes, unexplained, run_any = [], [], False
+    for suite in suites:
+        runs = {mode: dict(rows(results / f"{suite}.{mode}.tsv")) for mode in modes}
+        run_any = run_any or any(runs.values())
+        cells = [cell(runs[mode]) for mode in modes]
+        lines.append(f"| {suite} | {versions.get(suite, '?')} | " + " | ".join(cells) + " |")
+        for mode in modes:
+            if mode != "direct" and runs[mode]:
+                found, missing = compare(suite, mode, runs, differences)
+                notes += found
+                unexplained += missing
+        for test, result in runs["direct"].items():
+            if result == "failed":
+                why = explain(differences, suite, "direct", test) or "fails without the proxy"
+                notes.append((suite, "directly", test, why))
+    lines += ["", *shown(notes)]
+    return (lines if run_any else []), unexplained
+
+
+def shown(notes):
+    """One line for the tests of a suite and mode that have one reason."""
+    if not notes:
+        return ["No test passes directly and fails through the proxy."]
+    groups = collections.defaultdict(list)
+    for suite, way, test, why in notes:
+        groups[suite, way, why].append(f"`{test}`")
+    return [f"- {suite}, {way}: {', '.join(tests)}. {why}" for (suite, way, why), tests in groups.items()]
 
 
 def cell(run):
@@ -152,17 +161,18 @@ def compare(suite, mode, runs, differences):
         if through == direct or direct == "failed":
             continue
         why = explain(differences, suite, mode, test)
-        notes.append(f"- {suite}, `{test}`, {mode}: {through}. {why or '**not explained**'}")
+        notes.append((suite, f"{mode}, {through}", test, why or "**not explained**"))
         if why is None:
             unexplained.append(f"{suite} {mode} {test}: {through}, directly {direct}")
     return notes, unexplained
 
 
-def write(document, lines):
+def write(document, mark, lines):
+    begin, end = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
     text = document.read_text()
-    head, rest = text.split(BEGIN, 1)
-    _, tail = rest.split(END, 1)
-    document.write_text("\n".join([head + BEGIN, *lines, END + tail]))
+    head, rest = text.split(begin, 1)
+    _, tail = rest.split(end, 1)
+    document.write_text("\n".join([head + begin, *lines, end + tail]))
 
 
 def main():
@@ -178,10 +188,15 @@ def main():
     if given.read:
         read(given.read, given.log, given.out)
         return 0
-    lines, unexplained = tables(given.results, rows(given.differences), given.versions)
-    print("\n".join(["", *lines]))
-    if given.write:
-        write(given.write, lines)
+    versions = sorted(given.versions.glob("versions*.tsv"))
+    versions = dict(row for path in versions for row in rows(path))
+    differences, unexplained = rows(given.differences), []
+    for mark, suites, modes in TABLES:
+        lines, missing = table(suites, modes, given.results, differences, versions)
+        unexplained += missing
+        print("\n".join(["", *lines]))
+        if given.write and lines:
+            write(given.write, mark, lines)
     for difference in unexplained:
         print(f"not explained: {difference}", file=sys.stderr)
     return 1 if unexplained else 0

@@ -123,7 +123,6 @@ impl<'a> Question<'a> {
             return Ok(());
         };
         let unnamed = self.unnamed();
-        let channels = &self.facts.store.channels;
         match unnamed {
             // Their names come back and can be left out.
             Unnamed::Untouched | Unnamed::Listed => Ok(()),

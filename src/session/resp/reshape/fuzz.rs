@@ -14,7 +14,8 @@ use crate::wire::resp::reply::{End, Replies};
 
 /// Reads `data` as what a reply owes (two bytes) and as the reply, and checks that
 /// - the client gets the same however the bytes arrive,
-/// - a reply ends where [`Replies`] finds its end, and what cannot be followed is found alike,
+/// - a reply ends where [`Replies`] finds its end, and what cannot be followed is found alike, but
+///   that it may nest deeper there,
 /// - what the client gets is one whole reply again,
 /// - where everything is a value under a mask, no byte of a value comes through.
 ///
@@ -26,6 +27,10 @@ pub fn fuzz_reshape(data: &[u8]) {
     let whole = reshape(&owed, data, usize::MAX);
     for piece in [1, 2, 7, 64] {
         assert_eq!(reshape(&owed, data, piece), whole, "in pieces of {piece}");
+    }
+    if whole.as_ref().is_err_and(|malformed| *malformed == Malformed::TooDeep) {
+        // What is only passed on may nest deeper than what is read.
+        return;
     }
     let taken = whole.as_ref().map(|shown| shown.as_ref().map(|(_, taken)| *taken));
     assert_eq!(taken.map_err(|malformed| *malformed), end(data), "the same end");
