@@ -127,7 +127,7 @@ impl<'a> Question<'a> {
             // Their names come back and can be left out.
             Unnamed::Untouched | Unnamed::Listed => Ok(()),
             // What the server tells of all keys it tells on channels that no prefix stands before.
-            Unnamed::Counted if !channels.is_empty() => Ok(()),
+            Unnamed::Counted if !self.facts.store.channels.is_empty() => Ok(()),
             Unnamed::Counted | Unnamed::Changed | Unnamed::Reached => {
                 let message = format!("`{}` {}, not only yours", command.name, reach(unnamed));
                 Err(side_door(message).by(&tenancy.rule).with_hint(INSTEAD))
