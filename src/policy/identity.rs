@@ -86,6 +86,11 @@ pub struct IdentityClass {
 }
 
 impl IdentityClass {
+    /// Whether neither it nor the other one is concerned, and the same doors are open to both.
+    pub fn is_as_free_as(&self, other: &Self) -> bool {
+        !self.concerned && !other.concerned && self.rules == other.rules
+    }
+
     /// Where the names of its keys and channels are at the server; `None`: where the client says, or
     /// nowhere, for then every command that names any is refused.
     pub fn tenancy(&self) -> Option<&Arc<Tenancy>> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf as _, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::answers::{Answer, answer};
 use super::entering::DEFAULT_USER;
@@ -263,13 +263,13 @@ impl Core {
             let rule = refusal.rule.clone();
             return self.refuse_planned(call, plan, &refusal, rule);
         }
-        if let Some(refusal) = self.out_of_place(command, args) {
+        if let Some(refusal) = self.out_of_place(call, command, args) {
             let plan = Arc::new(StorePlan::refused(Some(command), refusal.clone()));
             return self.refuse_planned(call, plan, &refusal, None);
         }
         match command.role {
             Role::Select => self.select(call, (command, args), plan),
-            Role::ClientReply => self.client_reply(call, args, plan),
+            Role::ClientReply => self.client_reply(call, (command, args), plan),
             Role::Exec if self.multi == Multi::Tainted => {
                 self.abort(call, words::error(EXEC_ABORT));
                 self.grow(call, plan, Fate::Kept, None);
@@ -298,9 +298,6 @@ impl Core {
         (command, args): (&Command, &Arguments<'_>),
         plan: Arc<StorePlan>,
     ) -> Step {
-        let pushes = matches!(command.role, Role::Subscribe(_) | Role::Unsubscribe(_));
-        // Confirmations come whatever the client says about replies.
-        let muted = self.mute_server(call) && !pushes;
         let expect = self.expect((command, args), &plan);
         match command.role {
             Role::Multi if self.multi == Multi::None && !self.only_subscribed() => {
@@ -322,15 +319,8 @@ impl Core {
             | Role::Hello
             | Role::Reset => {}
         }
-        if muted {
-            if command.role == Role::Multi {
-                self.pending.push(Expect::MultiUnheard);
-            }
-            self.grow(call, plan, Fate::Mute, None);
-        } else {
-            self.pending.push(expect);
-            self.grow(call, plan, Fate::Answered, None);
-        }
+        self.await_reply(expect);
+        self.grow(call, plan, Fate::Answered, None);
         if self.names_something() { Step::Rewrite } else { Step::Forward }
     }
 
@@ -391,11 +381,15 @@ impl Core {
     }
 
     /// What cannot be followed where the connection stands.
-    fn out_of_place(&self, command: &Command, args: &Arguments<'_>) -> Option<Refusal> {
-        let concerned = self.who.as_ref().is_none_or(|who| who.class().concerned);
+    fn out_of_place(
+        &self,
+        call: &Call<'_>,
+        command: &Command,
+        args: &Arguments<'_>,
+    ) -> Option<Refusal> {
         let blocked = match command.role {
             Role::Subscribe(_) | Role::Unsubscribe(_) | Role::ClientReply | Role::Monitor => true,
-            Role::Select => concerned,
+            Role::Select => self.multi != Multi::None && self.changes_rules(call, args),
             Role::Plain
             | Role::Multi
             | Role::Exec
@@ -412,13 +406,21 @@ impl Core {
             let text = format!("{name} is not served inside MULTI; call it outside");
             return Some(store_refusal("ERR", text));
         }
-        if command.role == Role::Select && concerned && self.mute != Mute::No {
-            let text = "SELECT is not served while CLIENT REPLY is OFF or SKIP; its result decides \
-                        which rules hold";
+        if self.announced.is_some() && self.adds_pattern() {
+            // What is added would stand before the argument's own bytes.
+            let text = format!("the last argument of this {name} is too long");
             return Some(store_refusal("ERR", text));
         }
-        let _ = args;
         None
+    }
+
+    /// Whether other rules may concern the client in the database it asks for.
+    fn changes_rules(&self, call: &Call<'_>, args: &Arguments<'_>) -> bool {
+        let Some(who) = &self.who else { return true };
+        match database(args) {
+            Some(number) => !who.class().is_as_free_as(who.in_database(call.turn, number).class()),
+            None => who.class().concerned,
+        }
     }
 
     fn select(
@@ -427,8 +429,7 @@ impl Core {
         (command, args): (&Command, &Arguments<'_>),
         plan: Arc<StorePlan>,
     ) -> Step {
-        let number = args.get(1).and_then(|digits| std::str::from_utf8(digits).ok());
-        let Some(number) = number.and_then(|digits| digits.parse().ok()) else {
+        let Some(number) = database(args) else {
             return self.forward(call, (command, args), plan);
         };
         if self.multi != Multi::None {
@@ -438,53 +439,47 @@ impl Core {
         if !self.pending.is_empty() {
             return Step::Wait;
         }
-        if self.mute_server(call) {
-            self.close_run(call);
-            self.database = number;
-            self.grow(call, plan, Fate::Mute, None);
-        } else {
-            self.pending.push(Expect::Select(number));
-            self.grow(call, plan, Fate::Answered, None);
-        }
+        self.await_reply(Expect::Select(number));
+        self.grow(call, plan, Fate::Answered, None);
         Step::Forward
     }
 
     fn client_reply(
         &mut self,
         call: &mut Call<'_>,
-        args: &Arguments<'_>,
+        (command, args): (&Command, &Arguments<'_>),
         plan: Arc<StorePlan>,
     ) -> Step {
         let word = args.get(2).unwrap_or_default();
-        if word.eq_ignore_ascii_case(b"on") {
+        let is = |known: &str| word.eq_ignore_ascii_case(known.as_bytes());
+        if self.only_subscribed() && (is("on") || is("off") || is("skip")) {
+            if !self.take_mute() {
+                self.say(call, words::not_while_subscribed(&command.fact.name));
+            }
+        } else if is("on") {
             self.mute = Mute::No;
-        } else if word.eq_ignore_ascii_case(b"off") {
+            self.say(call, Bytes::from_static(b"+OK\r\n"));
+        } else if is("off") {
             self.mute = Mute::Yes;
-            self.grow(call, plan, Fate::Mute, None);
-            return Step::Forward;
-        } else if word.eq_ignore_ascii_case(b"skip") {
-            // The server is told with the command it is about: one that is refused is not its.
+        } else if is("skip") {
             if self.mute == Mute::No {
                 self.mute = Mute::Once;
             }
-            self.grow(call, plan, Fate::Kept, None);
-            return Step::Drop;
-        }
-        if self.mute_server(call) {
-            self.grow(call, plan, Fate::Mute, None);
         } else {
-            self.pending.push(Expect::Plain(1));
+            // The server has the words for it.
+            self.await_reply(Expect::Plain(1));
             self.grow(call, plan, Fate::Answered, None);
+            return Step::Forward;
         }
-        Step::Forward
+        // Whatever the server would do, its replies are followed.
+        self.grow(call, plan, Fate::Kept, None);
+        Step::Drop
     }
 
-    /// The same for a command that goes to the server, which is told.
-    pub(super) fn mute_server(&mut self, call: &mut Call<'_>) -> bool {
-        if self.mute == Mute::Once {
-            call.out.to_server.extend(words::SKIP);
-        }
-        self.take_mute()
+    /// The server will answer the command at hand, whether the client hears it or not.
+    pub(super) fn await_reply(&mut self, expect: Expect) {
+        let unheard = self.take_mute();
+        self.pending.push(if unheard { Expect::Unheard(Box::new(expect)) } else { expect });
     }
 
     /// Whether the client wants no reply to the command at hand.
@@ -516,16 +511,17 @@ impl Core {
                 Step::Drop
             }
             Answer::Ask(expect) => {
-                if self.mute_server(call) {
-                    self.grow(call, plan, Fate::Mute, None);
-                } else {
-                    self.pending.push(expect);
-                    self.grow(call, plan, Fate::Answered, None);
-                }
+                self.await_reply(expect);
+                self.grow(call, plan, Fate::Answered, None);
                 Step::Forward
             }
         }
     }
+}
+
+/// The number of the database that SELECT asks for, if it is one.
+fn database(args: &Arguments<'_>) -> Option<u32> {
+    std::str::from_utf8(args.get(1)?).ok()?.parse().ok()
 }
 
 /// Events one command may push or newly owe: the end of the run before it, its own, and outcomes.

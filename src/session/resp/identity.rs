@@ -128,12 +128,7 @@ impl Core {
             self.say(call, words::error(NO_AUTH_HELLO));
             return Step::Drop;
         }
-        if self.mute_server(call) {
-            // With nothing but a version that exists it cannot fail.
-            self.version = asked.version.unwrap_or(self.version);
-        } else {
-            self.pending.push(Expect::Hello(asked.version));
-        }
+        self.await_reply(Expect::Hello(asked.version));
         Step::Forward
     }
 
@@ -185,6 +180,10 @@ impl<'a> Asked<'a> {
                     at += 3;
                 }
                 (Some(name), _) if option.eq_ignore_ascii_case(b"setname") => {
+                    // The server would have logged in by then.
+                    if !name.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
+                        return Err(BAD_NAME.to_owned());
+                    }
                     asked.name = Some(name);
                     at += 2;
                 }
@@ -197,3 +196,5 @@ impl<'a> Asked<'a> {
         Ok(asked)
     }
 }
+
+const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";

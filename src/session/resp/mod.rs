@@ -38,6 +38,7 @@ mod talk;
 mod tenant;
 #[cfg(test)]
 mod tests;
+mod unheard;
 mod words;
 
 use repeated::Repeated;

@@ -33,8 +33,6 @@ pub(super) enum Expect {
     },
     /// MULTI.
     Multi,
-    /// MULTI, whose reply the client does not want: a transaction begins here.
-    MultiUnheard,
     /// EXEC: the replies to all commands of the transaction in one.
     Exec,
     /// DISCARD of the client's.
@@ -53,12 +51,38 @@ pub(super) enum Expect {
     Monitor,
     /// The server is asked to let a client in.
     Login,
+    /// What the client wants no reply to (CLIENT REPLY): the server answers all the same, so that a
+    /// reply is never taken for another one's, and its answer is dropped here.
+    Unheard(Box<Expect>),
 }
 
 impl Expect {
+    /// What is to be answered, heard or not.
+    pub(super) fn answered(&mut self) -> &mut Self {
+        match self {
+            Self::Unheard(expect) => expect,
+            heard @ (Self::Plain(_)
+            | Self::Shaped(_)
+            | Self::Local(_)
+            | Self::Subscribes { .. }
+            | Self::Unsubscribes { .. }
+            | Self::Multi
+            | Self::Exec
+            | Self::Discard
+            | Self::Abort(_)
+            | Self::Select(_)
+            | Self::Hello(_)
+            | Self::Reduced(_)
+            | Self::Reset
+            | Self::Monitor
+            | Self::Login) => heard,
+        }
+    }
+
     /// Whether the client is not read before this is answered: what it asks next depends on it.
     fn holds_client(&self) -> bool {
         match self {
+            Self::Unheard(expect) => expect.holds_client(),
             Self::Select(_) | Self::Hello(_) | Self::Reset | Self::Login => true,
             Self::Plain(_)
             | Self::Shaped(_)
@@ -66,7 +90,6 @@ impl Expect {
             | Self::Subscribes { .. }
             | Self::Unsubscribes { .. }
             | Self::Multi
-            | Self::MultiUnheard
             | Self::Exec
             | Self::Discard
             | Self::Abort(_)
@@ -104,6 +127,13 @@ impl Pending {
 
     pub(super) fn push(&mut self, expect: Expect) {
         self.holding += usize::from(expect.holds_client());
+        let last = self.queue.back_mut();
+        if let (Some(Expect::Unheard(last)), Expect::Unheard(next)) = (last, &expect)
+            && let (Expect::Plain(count), Expect::Plain(more)) = (&mut **last, &**next)
+        {
+            *count += more;
+            return;
+        }
         if let (Some(Expect::Plain(count)), Expect::Plain(more)) = (self.queue.back_mut(), &expect)
         {
             *count += more;
@@ -116,6 +146,18 @@ impl Pending {
         let expect = self.queue.pop_front()?;
         self.holding -= usize::from(expect.holds_client());
         Some(expect)
+    }
+
+    /// The one reply at the head that nobody hears has come.
+    pub(super) fn pop_unheard(&mut self) -> Option<Expect> {
+        if let Some(Expect::Unheard(expect)) = self.queue.front_mut()
+            && let Expect::Plain(count) = &mut **expect
+            && *count > 1
+        {
+            *count -= 1;
+            return Some(Expect::Unheard(Box::new(Expect::Plain(1))));
+        }
+        self.pop()
     }
 
     /// So many of the plain replies at the head have come.

@@ -61,11 +61,8 @@ impl Core {
     /// Gives up the transaction at the server; the client gets these bytes.
     pub(super) fn abort(&mut self, call: &mut Call<'_>, bytes: Bytes) {
         self.multi = Multi::None;
-        let muted = self.mute_server(call);
         call.out.to_server.extend(words::DISCARD);
-        if !muted {
-            self.pending.push(Expect::Abort(bytes));
-        }
+        self.await_reply(Expect::Abort(bytes));
     }
 
     pub(super) fn refuse_command(

@@ -52,8 +52,6 @@ enum Stage {
 pub(super) enum Fate {
     /// They go to the server, which answers them.
     Answered,
-    /// They go to the server, and the client wants no replies.
-    Mute,
     /// They do not go to the server.
     Kept,
 }
@@ -89,7 +87,6 @@ impl Runs {
                 return;
             }
             Fate::Answered => count,
-            Fate::Mute => 0,
         };
         self.settle(call);
         let generation = call.turn.rules.generation;

@@ -7,7 +7,8 @@ use super::RespConfig;
 use super::answers::reduce;
 use super::pending::Expect;
 use super::reshape::{Owed, Step, With};
-use super::talk::{Core, Multi, Parting, Queued, UnderWay};
+use super::talk::{Core, Parting, UnderWay};
+use super::unheard::Outcome;
 use super::words;
 use crate::analysis::redis::Subscribed;
 use crate::event::StoreError;
@@ -35,7 +36,7 @@ impl From<Malformed> for Lost {
 
 /// Whether more can be done with what is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Go {
+pub(super) enum Go {
     On,
     Wait,
 }
@@ -77,7 +78,6 @@ impl Core {
         while self.is_between() {
             match self.pending.head() {
                 Some(Expect::Local(bytes)) => call.out.to_client.extend(bytes),
-                Some(Expect::MultiUnheard) => self.queued = Queued::default(),
                 _ => return,
             }
             self.pending.pop();
@@ -93,6 +93,7 @@ impl Core {
         match std::mem::take(&mut self.under_way) {
             UnderWay::Nothing => self.begin(call, config, input),
             UnderWay::Answer => self.pass_answer(call, input),
+            UnderWay::Unheard(known) => self.drop_answer(call, known, input),
             UnderWay::Unasked => self.pass_unasked(call, input),
             UnderWay::Renamed(owed) => self.rename(call, config, owed, input),
             UnderWay::Reshaped(owed) => self.reshape(call, config, owed, input),
@@ -156,12 +157,12 @@ impl Core {
             }
             Some(Expect::Shaped(_)) => self.shaped(call, config, input),
             Some(Expect::Exec) => self.exec(call, config, input),
+            Some(Expect::Unheard(_)) => self.unheard(call, input),
             Some(
                 Expect::Local(_)
                 | Expect::Subscribes { .. }
                 | Expect::Unsubscribes { .. }
                 | Expect::Multi
-                | Expect::MultiUnheard
                 | Expect::Discard
                 | Expect::Abort(_)
                 | Expect::Select(_)
@@ -179,7 +180,7 @@ impl Core {
     fn kind(&mut self, input: &[u8]) -> Kind {
         let push = input.first() == Some(&b'>');
         let subscribing = matches!(
-            self.pending.head(),
+            self.pending.head().map(Expect::answered),
             Some(Expect::Subscribes { .. } | Expect::Unsubscribes { .. })
         );
         let in_two = self.version == Protocol::Resp2 && (self.subscriptions.any() || subscribing);
@@ -290,9 +291,9 @@ impl Core {
         let Some(line) = line(input) else { return Ok(Go::Wait) };
         let count = elements(line);
         self.note_error(input);
-        let queued = std::mem::take(&mut self.queued);
+        let queued = self.transaction_over();
         if let (Some(_), Some(database)) = (count, queued.database) {
-            self.database = database;
+            self.choose_database(call.turn, database);
         }
         match queued.owed(count)? {
             Some(owed) => {
@@ -342,9 +343,9 @@ impl Core {
     fn held(&mut self, call: &mut Call<'_>, input: &mut BytesMut) -> Result<Go, Lost> {
         let Some(len) = self.whole(input)? else { return Ok(Go::Wait) };
         let reply = input.split_to(len);
-        let failed = reply.first() == Some(&b'-');
+        let known = Outcome::of(&reply);
         let Some(expect) = self.pending.pop() else { return Err(Lost::Unasked) };
-        if failed {
+        if known == Outcome::Failed {
             self.note_whole_error(&reply, &expect);
         }
         match expect {
@@ -352,54 +353,31 @@ impl Core {
                 self.server_judged(call, &reply);
                 return Ok(Go::On);
             }
-            Expect::Reset => {
-                if !failed {
-                    self.reset(call);
-                }
-                call.out.to_client.extend(&reply);
-                return Ok(Go::On);
-            }
-            Expect::Hello(version) => {
-                if let (false, Some(version)) = (failed, version) {
-                    self.version = version;
-                }
+            Expect::Reset | Expect::Hello(_) => {
+                self.took_effect(call, expect, (known, None));
                 call.out.to_client.extend(&reply);
                 return Ok(Go::On);
             }
             Expect::Abort(bytes) => {
-                self.queued = Queued::default();
                 call.out.to_client.extend(&bytes);
+                self.transaction_over();
                 return Ok(Go::On);
             }
             Expect::Reduced(what) => call.out.to_client.encode(|out| reduce(what, &reply, out)),
-            Expect::Select(database) => {
-                if !failed {
-                    self.choose_database(call.turn, database);
-                }
-                call.out.to_client.extend(&reply);
-            }
-            Expect::Multi => {
-                self.queued = Queued::default();
-                if failed {
-                    self.multi = Multi::None;
-                }
-                call.out.to_client.extend(&reply);
-            }
-            Expect::Discard => {
-                self.queued = Queued::default();
-                call.out.to_client.extend(&reply);
-            }
-            Expect::Monitor => {
-                self.monitoring |= !failed;
-                call.out.to_client.extend(&reply);
-            }
-            Expect::Subscribes { .. }
+            Expect::Select(_)
+            | Expect::Multi
+            | Expect::Discard
+            | Expect::Monitor
+            | Expect::Subscribes { .. }
             | Expect::Unsubscribes { .. }
             | Expect::Plain(_)
             | Expect::Shaped(_)
             | Expect::Local(_)
-            | Expect::MultiUnheard
-            | Expect::Exec => call.out.to_client.extend(&reply),
+            | Expect::Unheard(_)
+            | Expect::Exec => {
+                self.took_effect(call, expect, (known, None));
+                call.out.to_client.extend(&reply);
+            }
         }
         self.runs.sent(len);
         self.runs.answered(call, 1);
@@ -420,7 +398,7 @@ impl Core {
             | Expect::Plain(_)
             | Expect::Shaped(_)
             | Expect::Local(_)
-            | Expect::MultiUnheard
+            | Expect::Unheard(_)
             | Expect::Exec => self.runs.failed(StoreError::of(reply)),
         }
     }
@@ -459,7 +437,7 @@ impl Core {
         } else {
             call.out.to_client.extend(&reply);
         }
-        let over = match self.pending.head() {
+        let over = match self.pending.head().map(Expect::answered) {
             Some(Expect::Subscribes { kind: asked, left }) if more && *asked == kind => {
                 *left = left.saturating_sub(1);
                 *left == 0
@@ -482,7 +460,7 @@ impl Core {
 }
 
 /// The line at the beginning, without its end.
-fn line(input: &[u8]) -> Option<&[u8]> {
+pub(super) fn line(input: &[u8]) -> Option<&[u8]> {
     let end = input.windows(2).position(|pair| pair == b"\r\n")?;
     input.get(..end)
 }
@@ -500,10 +478,10 @@ fn first_word(input: &[u8]) -> Option<&[u8]> {
 }
 
 /// What the server says of a command in a transaction.
-const QUEUED: &[u8] = b"+QUEUED";
+pub(super) const QUEUED: &[u8] = b"+QUEUED";
 
 /// The number of elements an array begins with; `None` for what is no array.
-fn elements(line: &[u8]) -> Option<usize> {
+pub(super) fn elements(line: &[u8]) -> Option<usize> {
     std::str::from_utf8(line.strip_prefix(b"*")?).ok()?.parse().ok()
 }
 

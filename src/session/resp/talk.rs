@@ -9,6 +9,7 @@ use super::pending::{Expect, Pending};
 use super::reshape::{Job, Owed, Reshaper};
 use super::runs::{Growing, Runs};
 use super::server::Lost;
+use super::unheard::Outcome;
 use super::{RespConfig, ServerLeg};
 use crate::analysis::redis::{Role, Uses};
 use crate::policy::{IdentityClass, Login};
@@ -54,6 +55,8 @@ pub(super) struct Core {
     pub(super) done_before_multi: u64,
     /// What each command owes that the server has queued.
     pub(super) queued: Queued,
+    /// Whether the server is inside a transaction, as far as it has answered.
+    pub(super) queuing: bool,
     pub(super) mute: Mute,
     pub(super) subscriptions: Subscriptions,
     /// Everything the server says is for the client.
@@ -88,6 +91,8 @@ pub(super) enum UnderWay {
     Nothing,
     /// It goes on as it is; it answers the command at the head.
     Answer,
+    /// It is dropped; it answers the command at the head.
+    Unheard((Outcome, Option<usize>)),
     /// It goes on as it is, and answers nothing.
     Unasked,
     /// The same, but the prefix of a tenant is taken off.
@@ -208,6 +213,11 @@ impl Who {
         Self { login, class, generation: turn.rules.generation }
     }
 
+    /// The same client in another database.
+    pub(super) fn in_database(&self, turn: Turn<'_>, database: u32) -> Self {
+        Self::new(turn, Login { database: database.to_string(), ..self.login.clone() })
+    }
+
     pub(super) fn login(&self) -> &Login {
         &self.login
     }
@@ -249,8 +259,7 @@ impl Core {
     pub(super) fn choose_database(&mut self, turn: Turn<'_>, database: u32) {
         self.database = database;
         if let Some(who) = &mut self.who {
-            let login = Login { database: database.to_string(), ..who.login.clone() };
-            *who = Who::new(turn, login);
+            *who = who.in_database(turn, database);
             self.class_changed();
         }
     }
@@ -352,6 +361,7 @@ impl Core {
         self.database = 0;
         self.multi = Multi::None;
         self.queued = Queued::default();
+        self.queuing = false;
         self.mute = Mute::No;
         self.subscriptions = Subscriptions::default();
         self.monitoring = false;

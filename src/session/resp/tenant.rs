@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use super::reshape::{Job, KeyMasks, Owed};
 use super::talk::Core;
 use super::words::bulk;
-use crate::analysis::redis::{Args, Shape};
+use crate::analysis::redis::{Args, Shape, Uses};
 use crate::facts::Unnamed;
 
 impl Core {
@@ -24,6 +24,12 @@ impl Core {
                 && uses.channels.is_empty()
                 && uses.patterns.is_empty()
                 && uses.unnamed == Unnamed::Untouched)
+    }
+
+    /// Whether a pattern is put in, where the client left it out.
+    pub(super) fn adds_pattern(&self) -> bool {
+        let Uses { keys: _, channels: _, unnamed, patterns, script: _ } = &self.uses;
+        self.prefix.is_some() && *unnamed == Unnamed::Listed && patterns.is_empty()
     }
 
     /// A name as the server knows it.
@@ -44,8 +50,7 @@ impl Core {
     ) {
         let prefix = self.prefix.as_deref().unwrap_or_default();
         let all = [prefix, b"*"].concat();
-        let left_out = self.uses.unnamed == Unnamed::Listed && self.uses.patterns.is_empty();
-        let added: &[&[u8]] = if left_out { &[b"MATCH", &all] } else { &[] };
+        let added: &[&[u8]] = if self.adds_pattern() { &[b"MATCH", &all] } else { &[] };
         let mut named = vec![false; args.len()];
         let uses = &self.uses;
         let keys = uses.keys.iter().map(|key| key.at);

@@ -4,6 +4,8 @@ use super::fuzz::{RULES, Run, World, fuzz_session};
 use crate::event::EventKind;
 use crate::session::{EndCause, Session as _, Side};
 
+mod hostile;
+
 const GET_PII: &str = "*2\r\n$3\r\nGET\r\n$5\r\npii:1\r\n";
 const GET_FREE: &str = "*2\r\n$3\r\nGET\r\n$1\r\na\r\n";
 const GET_SECRET: &str = "*2\r\n$3\r\nGET\r\n$8\r\nsecret:1\r\n";
@@ -76,8 +78,9 @@ fn a_transaction_whose_beginning_was_not_heard_of_is_masked_as_well() {
     let world = world();
     let mut run = Run::new(&world);
     let skip = "*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$4\r\nSKIP\r\n";
-    let transaction = [skip, MULTI, GET_FREE, GET_PII, EXEC].concat();
-    run.client(&transaction, &transaction);
+    let transaction = [MULTI, GET_FREE, GET_PII, EXEC].concat();
+    run.client(&[skip, &transaction].concat(), &transaction);
+    run.server("+OK\r\n", "");
     run.server("+QUEUED\r\n+QUEUED\r\n", "+QUEUED\r\n+QUEUED\r\n");
     run.server("*2\r\n$3\r\nabc\r\n$6\r\ncanary\r\n", "*2\r\n$3\r\nabc\r\n$6\r\nHIDDEN\r\n");
 }

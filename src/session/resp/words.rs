@@ -120,8 +120,6 @@ pub(super) const NO_AUTH_HELLO: &str = "NOAUTH HELLO must be called with the cli
     authenticated, otherwise the HELLO AUTH <user> <pass> option can be used to \
     authenticate the client and select the RESP protocol version at the same time";
 pub(super) const WRONG_PASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
-/// The server wants no reply sent to the next command.
-pub(super) const SKIP: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$4\r\nSKIP\r\n";
 pub(super) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 pub(super) const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
 pub(super) const EXEC_ABORT: &str = "EXECABORT Transaction discarded because of previous errors.";

@@ -1,0 +1,126 @@
+//! Clients that want more than they may have.
+
+use super::*;
+
+/// What the client got, as text.
+fn got(run: &mut Run<'_>) -> String {
+    String::from_utf8_lossy(&std::mem::take(&mut run.to_client)).into_owned()
+}
+
+#[test]
+fn a_second_multi_inside_a_transaction_changes_nothing_of_what_it_owes() {
+    let world = world();
+    let mut run = Run::new(&world);
+    run.client(&[MULTI, GET_PII, MULTI].concat(), &[MULTI, GET_PII, MULTI].concat());
+    let nested = "-ERR MULTI calls can not be nested\r\n";
+    let replies = ["+OK\r\n+QUEUED\r\n", nested].concat();
+    run.server(&replies, &replies);
+    // Still inside, so what is not served there is not.
+    run.client("CLIENT REPLY OFF\r\n", "");
+    assert!(got(&mut run).contains("inside MULTI"));
+    let mut run = Run::new(&world);
+    run.client(&[MULTI, GET_PII, MULTI].concat(), &[MULTI, GET_PII, MULTI].concat());
+    run.server(&replies, &replies);
+    run.client(EXEC, EXEC);
+    run.server("*1\r\n$6\r\ncanary\r\n", "*1\r\n$6\r\nHIDDEN\r\n");
+}
+
+#[test]
+fn a_server_that_refuses_to_be_silent_moves_no_reply_to_another_command() {
+    let world = world();
+    let noperm = "-NOPERM this user has no permissions\r\n";
+    for (silent, loud) in
+        [("CLIENT REPLY OFF\r\n", "CLIENT REPLY ON\r\n"), ("CLIENT REPLY SKIP\r\n", "PING\r\n")]
+    {
+        let mut run = Run::new(&world);
+        for ask in [silent, GET_PII, loud, loud, loud] {
+            run.feed(Side::Client, ask.as_bytes());
+        }
+        let sent = String::from_utf8_lossy(&run.to_server).into_owned();
+        // Every command that arrives is answered: those about replies with an error.
+        for part in sent.split_inclusive("*").collect::<Vec<_>>() {
+            if part.contains("REPLY") {
+                run.feed(Side::Server, noperm.as_bytes());
+            } else if part.contains("GET") {
+                run.feed(Side::Server, b"$6\r\ncanary\r\n");
+            } else if part.contains("PING") {
+                run.feed(Side::Server, b"+PONG\r\n");
+            }
+        }
+        let got = got(&mut run);
+        assert!(!got.contains("canary"), "{silent:?}: {sent:?} {got:?}");
+    }
+}
+
+#[test]
+fn a_subscription_that_fails_unheard_moves_no_reply_to_another_command() {
+    let world = world();
+    let mut run = Run::new(&world);
+    for ask in ["CLIENT REPLY OFF\r\n", "SUBSCRIBE c\r\n", "CLIENT REPLY ON\r\n", GET_PII] {
+        run.feed(Side::Client, ask.as_bytes());
+    }
+    run.feed(Side::Server, b"-NOPERM no channel\r\n$6\r\ncanary\r\n");
+    let got = got(&mut run);
+    assert!(!got.contains("canary"), "{got:?}");
+    assert!(!got.contains("NOPERM"), "{got:?}");
+}
+
+#[test]
+fn a_long_option_of_a_tenant_does_not_become_commands() {
+    let world = World::with_rules(TENANTS).expect("rules");
+    let mut run = Run::new(&world);
+    let long = "x".repeat(1024 * 1024 + 1);
+    run.feed(Side::Client, array(&["SCAN", "0", "TYPE", &long]).as_bytes());
+    assert!(run.to_server.is_empty(), "{}", run.to_server.len());
+    assert!(got(&mut run).starts_with('-'));
+    run.client("PING\r\n", &array(&["PING"]));
+}
+
+const ONE_DATABASE: &str = "version: 1
+rules:
+  - id: mask
+    match: {protocol: redis, database: \"1\", keys: [\"*\"]}
+    mask: {constant: HIDDEN}
+";
+
+#[test]
+fn rules_about_a_database_hold_however_it_is_chosen() {
+    let world = World::with_rules(ONE_DATABASE).expect("rules");
+    let select = array(&["SELECT", "1"]);
+    for (ways, replies) in [
+        (vec![&*select], "+OK\r\n"),
+        (vec![MULTI, &*select, EXEC], "+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n"),
+        (vec!["CLIENT REPLY SKIP\r\n", &*select], "+OK\r\n"),
+        (vec!["CLIENT REPLY OFF\r\n", &*select, "CLIENT REPLY ON\r\n"], "+OK\r\n"),
+    ] {
+        let mut run = Run::new(&world);
+        for ask in &ways {
+            run.feed(Side::Client, ask.as_bytes());
+        }
+        // What went to the server is answered.
+        let sent = String::from_utf8_lossy(&run.to_server).into_owned();
+        if sent.contains("SELECT") && !sent.contains("DISCARD") {
+            run.feed(Side::Server, replies.as_bytes());
+        }
+        run.feed(Side::Client, GET_FREE.as_bytes());
+        let sent = String::from_utf8_lossy(&run.to_server).into_owned();
+        if sent.contains("SELECT") && sent.ends_with(GET_FREE) {
+            run.feed(Side::Server, b"$6\r\ncanary\r\n");
+            let got = got(&mut run);
+            assert!(!got.contains("canary"), "{ways:?}: {sent:?} {got:?}");
+        }
+    }
+}
+
+#[test]
+fn a_login_that_names_its_connection_badly_is_not_half_carried_out() {
+    let world = world();
+    let mut run = Run::new(&world);
+    run.client("PING\r\n", &array(&["PING"]));
+    run.server("+PONG\r\n", "+PONG\r\n");
+    for name in ["a b", "a\nb", "\u{e9}", "\u{7f}"] {
+        run.client(&array(&["HELLO", "3", "AUTH", "bob", "pw", "SETNAME", name]), "");
+        let got = got(&mut run);
+        assert!(got.starts_with("-ERR Client names cannot contain spaces"), "{name:?}: {got}");
+    }
+}

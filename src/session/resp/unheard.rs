@@ -1,0 +1,134 @@
+//! What replies change, and replies that the client does not want to hear.
+//!
+//! CLIENT REPLY is carried out here, and the server is told nothing of it: a server that answers
+//! where it was believed to be silent, because it refused to be, or the other way round, would have
+//! each reply after that taken for another command's.
+
+use bytes::{Buf as _, BytesMut};
+
+use super::pending::Expect;
+use super::server::{Go, Lost, QUEUED, line};
+use super::talk::{Core, Multi, Queued, UnderWay};
+use crate::event::StoreError;
+use crate::session::journal::Call;
+use crate::wire::resp::reply::{End, Part};
+
+/// What the beginning of a reply tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It is an error.
+    Failed,
+    /// The command was queued.
+    Queued,
+    /// Anything else.
+    Done,
+}
+
+impl Outcome {
+    pub(super) fn of(reply: &[u8]) -> Self {
+        match reply.first() {
+            Some(b'-') => Self::Failed,
+            Some(b'+') if line(reply) == Some(QUEUED) => Self::Queued,
+            _ => Self::Done,
+        }
+    }
+}
+
+impl Core {
+    /// What the client asked for has happened at the server, or not. `count` is how many elements
+    /// the reply has, if it is an array.
+    pub(super) fn took_effect(
+        &mut self,
+        call: &mut Call<'_>,
+        expect: Expect,
+        (outcome, count): (Outcome, Option<usize>),
+    ) {
+        let failed = outcome == Outcome::Failed;
+        match expect {
+            Expect::Reset if !failed => self.reset(call),
+            Expect::Hello(Some(version)) if !failed => self.version = version,
+            Expect::Select(database) if !failed => self.choose_database(call.turn, database),
+            Expect::Monitor => self.monitoring |= !failed,
+            Expect::Multi if failed => {
+                // A second one inside a transaction changes nothing.
+                if !self.queuing {
+                    self.multi = Multi::None;
+                }
+            }
+            Expect::Multi => {
+                self.queued = Queued::default();
+                self.queuing = true;
+            }
+            Expect::Discard | Expect::Abort(_) => drop(self.transaction_over()),
+            Expect::Exec => {
+                let queued = self.transaction_over();
+                if let (Some(_), Some(database)) = (count, queued.database) {
+                    self.choose_database(call.turn, database);
+                }
+            }
+            Expect::Plain(_) if outcome == Outcome::Queued => self.queued.push(None),
+            Expect::Shaped(job) if outcome == Outcome::Queued => self.queued.push(Some(*job)),
+            Expect::Reset
+            | Expect::Hello(_)
+            | Expect::Select(_)
+            | Expect::Plain(_)
+            | Expect::Shaped(_)
+            | Expect::Local(_)
+            | Expect::Subscribes { .. }
+            | Expect::Unsubscribes { .. }
+            | Expect::Reduced(_)
+            | Expect::Login
+            | Expect::Unheard(_) => {}
+        }
+    }
+
+    /// The server is in no transaction any more; what its commands owed.
+    pub(super) fn transaction_over(&mut self) -> Queued {
+        self.queuing = false;
+        std::mem::take(&mut self.queued)
+    }
+
+    /// The beginning of a reply that the client does not want.
+    pub(super) fn unheard(
+        &mut self,
+        call: &mut Call<'_>,
+        input: &mut BytesMut,
+    ) -> Result<Go, Lost> {
+        if matches!(input.first(), Some(b'+' | b'-' | b'*')) && line(input).is_none() {
+            return Ok(Go::Wait);
+        }
+        let count = line(input).and_then(super::server::elements);
+        let outcome = Outcome::of(input);
+        if outcome == Outcome::Failed {
+            self.runs.failed(StoreError::of(line(input).unwrap_or_default()));
+        }
+        self.drop_answer(call, (outcome, count), input)
+    }
+
+    /// Drops what has come of it.
+    pub(super) fn drop_answer(
+        &mut self,
+        call: &mut Call<'_>,
+        known: (Outcome, Option<usize>),
+        input: &mut BytesMut,
+    ) -> Result<Go, Lost> {
+        let Part { len, end } = self.replies.next(input)?;
+        input.advance(len);
+        if end == End::Open {
+            if len > 0 || !self.replies.is_between() {
+                self.under_way = UnderWay::Unheard(known);
+            }
+            return Ok(Go::Wait);
+        }
+        let Some(Expect::Unheard(expect)) = self.pending.pop_unheard() else {
+            return Err(Lost::Unasked);
+        };
+        // These are in no run.
+        let counts = !matches!(*expect, Expect::Hello(_) | Expect::Abort(_));
+        self.took_effect(call, *expect, known);
+        if counts {
+            self.runs.answered(call, 1);
+        }
+        Ok(Go::On)
+    }
+}
