@@ -436,7 +436,7 @@ impl Core {
             self.queued.database = Some(number);
             return self.forward(call, (command, args), plan);
         }
-        if !self.pending.is_empty() {
+        if !self.is_quiet() {
             return Step::Wait;
         }
         self.await_reply(Expect::Select(number));

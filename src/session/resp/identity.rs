@@ -15,7 +15,7 @@ use crate::wire::resp::request::Arguments;
 
 impl Core {
     pub(super) fn quit(&mut self, call: &mut Call<'_>) -> Step {
-        if !self.pending.is_empty() {
+        if !self.is_quiet() {
             return Step::Wait;
         }
         if !self.take_mute() {
@@ -39,7 +39,7 @@ impl Core {
             self.say(call, words::not_while_subscribed(name));
             return Err(Step::Drop);
         }
-        if !self.pending.is_empty() {
+        if !self.is_quiet() {
             return Err(Step::Wait);
         }
         if self.multi != Multi::None {
@@ -133,7 +133,7 @@ impl Core {
     }
 
     pub(super) fn reset_asked(&mut self, call: &mut Call<'_>) -> Step {
-        if !self.pending.is_empty() {
+        if !self.is_quiet() {
             return Step::Wait;
         }
         self.close_run(call);

@@ -266,11 +266,16 @@ impl Core {
 
     /// Tells the client something in its turn.
     pub(super) fn say(&mut self, call: &mut Call<'_>, bytes: Bytes) {
-        if self.pending.is_empty() && self.is_between() {
+        if self.is_quiet() {
             call.out.to_client.extend(&bytes);
         } else {
             self.pending.push(Expect::Local(bytes));
         }
+    }
+
+    /// Whether everything asked is answered, to the last byte.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.pending.is_empty() && self.is_between()
     }
 
     /// Whether words of ours may go to the client now.
@@ -326,7 +331,7 @@ impl Core {
             Phase::Closing
         } else if self.who.is_none() || self.entering.is_some() {
             Phase::Login
-        } else if !self.pending.is_empty() {
+        } else if !self.is_quiet() {
             Phase::Busy
         } else if self.subscriptions.any() || self.monitoring {
             Phase::Listening
@@ -345,7 +350,7 @@ impl Core {
                 Multi::None => self.runs.done(),
                 Multi::Open | Multi::Tainted => self.done_before_multi,
             },
-            in_flight: !self.pending.is_empty(),
+            in_flight: !self.is_quiet(),
         }
     }
 

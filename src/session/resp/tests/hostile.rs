@@ -124,3 +124,18 @@ fn a_login_that_names_its_connection_badly_is_not_half_carried_out() {
         assert!(got.starts_with("-ERR Client names cannot contain spaces"), "{name:?}: {got}");
     }
 }
+
+#[test]
+fn nothing_is_said_in_the_middle_of_a_reply() {
+    let world = world();
+    let mut run = Run::new(&world);
+    run.client(GET_PII, GET_PII);
+    run.server("*2\r\n$6\r\ncan", "*2\r\n$6\r\nHIDDEN\r\n");
+    for ask in ["SELECT 1\r\n", "QUIT\r\n"] {
+        run.client(ask, "");
+    }
+    run.feed(Side::Server, b"ary\r\n$6\r\ncanary\r\n");
+    run.client_got("$6\r\nHIDDEN\r\n");
+    assert_eq!(run.to_server, array(&["SELECT", "1"]).as_bytes());
+    run.server("+OK\r\n", "+OK\r\n+OK\r\n");
+}
