@@ -406,8 +406,14 @@ impl Core {
             let text = format!("{name} is not served inside MULTI; call it outside");
             return Some(store_refusal("ERR", text));
         }
-        if self.announced.is_some() && self.adds_pattern() {
-            // What is added would stand before the argument's own bytes.
+        if command.role == Role::Plain && self.multi != Multi::None && self.queued.is_full() {
+            let text = "this transaction has too many commands whose replies are rewritten";
+            return Some(store_refusal("ERR", text));
+        }
+        let last = args.len().saturating_sub(1);
+        let cuts = self.adds_pattern() || self.uses.patterns.contains(&last);
+        if self.announced.is_some() && self.prefix.is_some() && cuts {
+            // What is added would stand before the argument's own bytes, or is missing there.
             let text = format!("the last argument of this {name} is too long");
             return Some(store_refusal("ERR", text));
         }

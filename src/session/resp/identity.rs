@@ -49,6 +49,20 @@ impl Core {
         Ok(())
     }
 
+    /// Whether what is subscribed to under one identity would go on under another; then the client
+    /// is told.
+    fn is_listening(&mut self, call: &mut Call<'_>, name: &'static str) -> bool {
+        let listens = self.who.is_some() && (self.subscriptions.any() || self.monitoring);
+        if listens {
+            let text = format!(
+                "{name} is not served while messages are subscribed to; unsubscribe \
+                                first, or call RESET"
+            );
+            self.refuse(call, &store_refusal("ERR", text));
+        }
+        listens
+    }
+
     /// Ends the connection of a client that wants to be somebody else and no word of it.
     pub(super) fn ends_mute(&mut self, call: &mut Call<'_>, name: &'static str) -> bool {
         if self.mute != Mute::No {
@@ -70,7 +84,7 @@ impl Core {
         if let Err(step) = self.may_change(call, "auth") {
             return step;
         }
-        if self.ends_mute(call, "auth") {
+        if self.ends_mute(call, "auth") || self.is_listening(call, "auth") {
             return Step::Drop;
         }
         let (user, password, how) = match (args.len(), args.get(1), args.get(2)) {
@@ -121,6 +135,9 @@ impl Core {
             return Step::Drop;
         }
         if let (Some((user, password)), Some(version)) = (asked.login, asked.version) {
+            if self.is_listening(call, "hello with auth") {
+                return Step::Drop;
+            }
             let how = How::Hello { version, name: asked.name.map(<[u8]>::to_vec) };
             return self.enter_as(call, config, (user, password, how));
         }

@@ -79,6 +79,28 @@ impl Expect {
         }
     }
 
+    /// How much is kept for it, in names and places of keys.
+    fn places(&self) -> usize {
+        match self {
+            Self::Shaped(job) => job.places(),
+            Self::Unheard(expect) => expect.places(),
+            Self::Plain(_)
+            | Self::Local(_)
+            | Self::Subscribes { .. }
+            | Self::Unsubscribes { .. }
+            | Self::Multi
+            | Self::Exec
+            | Self::Discard
+            | Self::Abort(_)
+            | Self::Select(_)
+            | Self::Hello(_)
+            | Self::Reduced(_)
+            | Self::Reset
+            | Self::Monitor
+            | Self::Login => 0,
+        }
+    }
+
     /// Whether the client is not read before this is answered: what it asks next depends on it.
     fn holds_client(&self) -> bool {
         match self {
@@ -104,6 +126,8 @@ impl Expect {
 pub(super) struct Pending {
     queue: VecDeque<Expect>,
     holding: usize,
+    /// Names and places of keys that are kept for replies.
+    places: usize,
 }
 
 impl Pending {
@@ -114,6 +138,11 @@ impl Pending {
     /// Entries, of which each holds a bounded number of bytes.
     pub(super) fn len(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Names and places of keys that are kept for replies.
+    pub(super) fn places(&self) -> usize {
+        self.places
     }
 
     /// Whether the client must not be read on.
@@ -127,6 +156,7 @@ impl Pending {
 
     pub(super) fn push(&mut self, expect: Expect) {
         self.holding += usize::from(expect.holds_client());
+        self.places = self.places.saturating_add(expect.places());
         let last = self.queue.back_mut();
         if let (Some(Expect::Unheard(last)), Expect::Unheard(next)) = (last, &expect)
             && let (Expect::Plain(count), Expect::Plain(more)) = (&mut **last, &**next)
@@ -145,6 +175,7 @@ impl Pending {
     pub(super) fn pop(&mut self) -> Option<Expect> {
         let expect = self.queue.pop_front()?;
         self.holding -= usize::from(expect.holds_client());
+        self.places = self.places.saturating_sub(expect.places());
         Some(expect)
     }
 

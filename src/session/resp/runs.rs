@@ -70,6 +70,12 @@ impl Runs {
         self.done
     }
 
+    /// Whether as many are open as may be: each holds a place in the audit trail for its outcome,
+    /// and one client must not hold all of them.
+    pub(super) fn are_full(&self) -> bool {
+        self.open.len() >= OPEN_MAX
+    }
+
     /// When [`Self::settle`] has something to do; monotonic microseconds.
     pub(super) fn settles_at(&self) -> Option<u64> {
         let growing = self.open.iter().filter(|run| run.stage == Stage::Growing);
@@ -263,5 +269,7 @@ fn run_of(call: &Call<'_>, plan: &StorePlan, database: u32, count: u64) -> Comma
 
 /// How long a run takes more commands, microseconds.
 const RUN_US: u64 = 1_000_000;
+/// Most runs that wait for replies or for more commands; above it the client is not read.
+const OPEN_MAX: usize = 256;
 /// Most runs that take more commands at once.
 const GROWING_MAX: usize = 8;

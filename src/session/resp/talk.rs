@@ -172,6 +172,11 @@ impl Queued {
         self.jobs.iter().fold(self.free, |sum, (free, _)| sum.saturating_add(free + 1))
     }
 
+    /// Whether more is queued than is kept for one client.
+    pub(super) fn is_full(&self) -> bool {
+        self.jobs.len() >= QUEUED_JOBS_MAX
+    }
+
     pub(super) fn push(&mut self, job: Option<Job>) {
         match job {
             Some(job) => self.jobs.push((std::mem::take(&mut self.free), job)),
@@ -323,6 +328,8 @@ impl Core {
         self.entering.is_none()
             && self.parting == Parting::No
             && !self.pending.holds_client()
+            && !self.runs.are_full()
+            && self.pending.places() < OWED_PLACES_MAX
             && self.pending.len() < config.pending_replies_max
     }
 
@@ -379,6 +386,11 @@ impl Core {
         }
     }
 }
+
+/// Most commands of one transaction whose replies owe something.
+const QUEUED_JOBS_MAX: usize = 65_536;
+/// Most names and places of keys that are kept for replies to come; above it the client is not read.
+const OWED_PLACES_MAX: usize = 1_048_576;
 
 /// Why a password of ours is not sent.
 pub(super) fn leg_error() -> &'static str {

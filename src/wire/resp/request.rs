@@ -153,6 +153,10 @@ impl Refused {
     }
 }
 
+/// So many places of arguments are kept room for between two commands; one long command must not
+/// hold its memory for as long as its connection lasts.
+const SPANS_KEPT_MAX: usize = 4_096;
+
 /// Finds commands in a client's bytes.
 ///
 /// A call is given the same bytes as the last one and what arrived since, until it returns something
@@ -280,6 +284,7 @@ impl Scanner {
         }
         self.announced = count;
         self.spans.clear();
+        self.spans.shrink_to(SPANS_KEPT_MAX);
         self.form = Form::Array;
         self.at = len;
         self.state = State::BulkHead;

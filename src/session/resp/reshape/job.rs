@@ -96,6 +96,11 @@ impl Job {
         job
     }
 
+    /// How many names and places of keys it keeps.
+    pub fn places(&self) -> usize {
+        self.keys.len().saturating_add(self.named.len()).saturating_add(self.fields.len())
+    }
+
     /// Names of keys in the reply begin with this, and the client does not know it.
     #[must_use]
     pub fn strip(mut self, prefix: Arc<[u8]>) -> Self {

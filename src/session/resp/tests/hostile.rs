@@ -70,9 +70,11 @@ fn a_long_option_of_a_tenant_does_not_become_commands() {
     let world = World::with_rules(TENANTS).expect("rules");
     let mut run = Run::new(&world);
     let long = "x".repeat(1024 * 1024 + 1);
-    run.feed(Side::Client, array(&["SCAN", "0", "TYPE", &long]).as_bytes());
-    assert!(run.to_server.is_empty(), "{}", run.to_server.len());
-    assert!(got(&mut run).starts_with('-'));
+    for option in ["TYPE", "COUNT", "MATCH"] {
+        run.feed(Side::Client, array(&["SCAN", "0", option, &long]).as_bytes());
+        assert!(run.to_server.is_empty(), "{option}: {}", run.to_server.len());
+        assert!(got(&mut run).starts_with('-'), "{option}");
+    }
     run.client("PING\r\n", &array(&["PING"]));
 }
 
@@ -138,4 +140,41 @@ fn nothing_is_said_in_the_middle_of_a_reply() {
     run.client_got("$6\r\nHIDDEN\r\n");
     assert_eq!(run.to_server, array(&["SELECT", "1"]).as_bytes());
     run.server("+OK\r\n", "+OK\r\n+OK\r\n");
+}
+
+#[test]
+fn a_client_that_listens_does_not_become_somebody_else() {
+    let world = world();
+    let mut run = Run::new(&world);
+    run.client("HELLO 3\r\n", &array(&["HELLO", "3"]));
+    run.server("%0\r\n", "%0\r\n");
+    run.client("SUBSCRIBE c\r\n", &array(&["SUBSCRIBE", "c"]));
+    let confirmed = ">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n";
+    run.server(confirmed, confirmed);
+    for ask in ["AUTH bob pw\r\n", "HELLO 3 AUTH bob pw\r\n"] {
+        run.client(ask, "");
+        assert!(got(&mut run).contains("unsubscribe first"), "{ask:?}");
+    }
+    run.client("RESET\r\n", &array(&["RESET"]));
+}
+
+#[test]
+fn outcomes_that_are_owed_are_bounded_for_each_client() {
+    let world = world();
+    let mut run = Run::new(&world);
+    let commands = [
+        "GET", "STRLEN", "TTL", "TYPE", "EXISTS", "LLEN", "SCARD", "HLEN", "ZCARD", "PTTL",
+        "PERSIST", "INCR",
+    ];
+    // The server answers nothing.
+    for _ in 0..100 {
+        for command in commands {
+            run.feed(Side::Client, format!("{command} k\r\n").as_bytes());
+        }
+    }
+    let owed = run.session.owed_events();
+    assert!(owed < 300, "{owed}");
+    // What it held back it goes on with.
+    run.feed(Side::Server, &b":1\r\n".repeat(256));
+    assert!(run.session.owed_events() > 200);
 }
