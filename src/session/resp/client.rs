@@ -63,7 +63,7 @@ impl Talk {
         input: &mut BytesMut,
     ) -> Result<(), Refused> {
         let owed = call.journal.owed;
-        self.core.follow_rules(call.turn);
+        self.core.follow(call, config);
         while !input.is_empty() && self.core.wants_client(config) {
             let newly_owed = call.journal.owed.saturating_sub(owed);
             if call.out.events.len() + newly_owed + EVENTS_OF_A_COMMAND > call.out.room {
