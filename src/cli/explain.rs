@@ -100,6 +100,9 @@ pub(super) fn explain(command: Explain, out: &mut dyn Write) -> anyhow::Result<O
         Decision::Allow(Allowed { values, .. }) if !values.is_empty() => {
             writeln!(out, "sent:     unchanged; values in the reply are masked")?;
         }
+        Decision::Allow(Allowed { tenancy: Some(tenancy), .. }) => {
+            writeln!(out, "sent:     with its names behind `{}`", tenancy.prefix)?;
+        }
         Decision::Allow(_) => writeln!(out, "sent:     unchanged")?,
         Decision::Deny(_) => writeln!(out, "sent:     nothing")?,
     }

@@ -26,6 +26,9 @@ pub(crate) struct Prefix {
 /// Longest prefix as written and as used, in bytes: every name carries it.
 const BYTES_MAX: usize = 128;
 
+/// What names of channels begin with on which servers tell of every key.
+const SERVERS_OWN: &str = "__";
+
 impl Prefix {
     /// Reads the prefix as written.
     ///
@@ -58,6 +61,9 @@ impl Prefix {
                         besides its values"
                 .to_owned());
         }
+        if head.starts_with(SERVERS_OWN) {
+            return Err(format!("`{SERVERS_OWN}` begins names that are the server's own"));
+        }
         Ok(Self { head: head.into(), values })
     }
 
@@ -87,8 +93,8 @@ impl Prefix {
             prefix.push_str(&value);
             prefix.push_str(behind);
         }
-        if prefix.len() > BYTES_MAX {
-            let message = "the prefix of your keys would be too long";
+        if prefix.len() > BYTES_MAX || prefix.starts_with(SERVERS_OWN) {
+            let message = "the prefix of your keys would be too long, or begin as no prefix may";
             return Err(Denial::new(DenyReason::MissingAttribute, message));
         }
         Ok(prefix)
@@ -171,6 +177,7 @@ mod tests {
             ("t*{identity.tenant}:", "is made of letters"),
             ("t:{identity.tenant}:}", "is made of letters"),
             ("t [", "is made of letters"),
+            ("__keyspace@0__:", "begins names that are the server's own"),
         ] {
             let found = Prefix::parse(text).unwrap_err();
             assert!(found.contains(expected), "{text}: {found}");

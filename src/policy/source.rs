@@ -188,6 +188,12 @@ fn rule(node: &Node, problems: &mut Problems) -> Option<Rule> {
     let (subject, object, written) = matched?;
     let effect = effect?;
     fits_effect(node, &object, &effect, problems);
+    let applications = &subject.applications;
+    let by_name = !applications.any.is_empty() || !applications.except.is_empty();
+    if by_name && matches!(effect, Effect::Prefix(_)) {
+        let message = "a prefix cannot depend on `applications`: the client chooses that name";
+        problems.error(&node.span, message);
+    }
     let watched = mode.is_some_and(|mode| mode != Mode::Enforce);
     if watched && matches!(effect, Effect::Prefix(_) | Effect::Bounds(_)) {
         let message = format!("`{}` can only be enforced: leave `mode` out", effect.name());

@@ -16,8 +16,18 @@ enum Part {
     Run,
 }
 
+/// Longest pattern that is compared: the work grows with its length times the glob's. Of a longer one
+/// nothing is sure.
+const PATTERN_BYTES_MAX: usize = 4096;
+
 /// Whether the glob surely fits every name that the pattern fits.
 pub(crate) fn contains(glob: &Glob, pattern: &[u8]) -> bool {
+    if glob.as_str() == "*" {
+        return true;
+    }
+    if pattern.len() > PATTERN_BYTES_MAX {
+        return false;
+    }
     let mut wanted = parts_of_glob(glob.as_str().as_bytes());
     let mut rest = parts_of_pattern(pattern);
     // The pattern is read as if it were a name whose letters are its parts: only `*` of the glob
@@ -53,6 +63,9 @@ pub(crate) fn contains(glob: &Glob, pattern: &[u8]) -> bool {
 /// Whether some name may be fitted by both. They surely share none only where their beginnings or
 /// their ends differ before either has a `*`.
 pub(crate) fn may_overlap(glob: &Glob, pattern: &[u8]) -> bool {
+    if pattern.len() > PATTERN_BYTES_MAX {
+        return true;
+    }
     let glob: Vec<Part> = parts_of_glob(glob.as_str().as_bytes()).collect();
     let pattern: Vec<Part> = parts_of_pattern(pattern).collect();
     agree(glob.iter(), pattern.iter()) && agree(glob.iter().rev(), pattern.iter().rev())
@@ -176,6 +189,14 @@ mod tests {
                 pattern.escape_ascii()
             );
         }
+    }
+
+    #[test]
+    fn of_a_very_long_pattern_nothing_is_sure() {
+        let long = vec![b'a'; PATTERN_BYTES_MAX + 1];
+        let (glob, other) = (Glob::new("a*"), Glob::new("b*"));
+        assert!(!contains(&glob, &long) && may_overlap(&other, &long));
+        assert!(contains(&Glob::new("*"), &long));
     }
 
     /// Whether the client's pattern fits the name, as the servers compare them.

@@ -192,6 +192,7 @@ fn prefixes_and_bounds_are_enforced_whole_or_not_at_all() {
     for (rule, expected) in [
         ("match: {keys: [a]}, prefix: 'a:'", "the match of a prefix says whom"),
         ("match: {classes: [EMAIL]}, prefix: 'a:'", "the match of a prefix says whom"),
+        ("match: {applications: [x]}, prefix: 'a:'", "cannot depend on `applications`"),
         ("match: {}, mode: shadow, prefix: 'a:'", "`prefix` can only be enforced"),
         ("match: {}, mode: warn, values: {bytes_max: 1}", "`values` can only be enforced"),
         ("match: {}, mode: shadow, patterns: {length_max: 1}", "`patterns` can only be enforced"),

@@ -43,6 +43,14 @@ fn names_of_a_tenant_stand_behind_a_prefix() {
     check(&two, "ping", "allow");
     let same = ["match: {}, prefix: 'a:'", "match: {}, prefix: 'a:'"];
     check(&same, "get r=x", "allow");
+    // No value makes a prefix on which the server tells of every key.
+    let set_of_users = store_set(&["match: {}, prefix: '{identity.user}:'"]);
+    let as_user = |user: &str| {
+        let login = Login { user: user.into(), ..store_login() };
+        summary(&decided(&set_of_users, login, &store_facts("subscribe psub=* *counted")))
+    };
+    assert_eq!(as_user("ada"), "allow");
+    assert!(as_user("__keyspace@0__").starts_with("missing attribute"), "{}", as_user("__k"));
     // Tenants do not share plans.
     let class = |tenant: &str| {
         let mut identity = set.identify(store_login());
