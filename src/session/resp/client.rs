@@ -149,7 +149,7 @@ impl Talk {
             }
             Scan::TooLong(bytes) => {
                 input.advance(bytes);
-                let text = "a command whose arguments but the last are longer than 1 MB is not \
+                let text = "a command whose arguments but the last are longer than 8 MB is not \
                             judged, and refused";
                 self.core.refuse(call, &store_refusal(NOPERM, text));
                 Next::Again
