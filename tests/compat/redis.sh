@@ -132,8 +132,9 @@ YAML
 
 # --- the suites ------------------------------------------------------------------------------
 
-# Against a server it did not start. Left out: what replicates from the server (SYNC passes no proxy),
-# and a test that needs the server's process and leaves it asleep when it does not find it.
+# Against a server it did not start. Left out: what replicates from the server (SYNC passes no
+# proxy), a test that needs the server's process and leaves it asleep when it does not find it, and
+# the unit on a server's own TLS, which would run where TLS is the proxy's.
 suite_redis_tcl() {
   local folder=$work/redis options=()
   cp -r "$redis_source_dir" "$folder"
@@ -146,7 +147,7 @@ suite_redis_tcl() {
   fi
   (cd "$folder" && timeout 900 tclsh tests/test_helper.tcl --host 127.0.0.1 --port "$redis_port" \
     --baseport "$(free_port)" --durable --no-latency --tags -needs:repl "${options[@]}" \
-    --skiptest 'SRANDMEMBER with a dict containing long chain')
+    --skipunit unit/tls --skiptest 'SRANDMEMBER with a dict containing long chain')
 }
 
 # What needs a cluster, a module, a replica, TLS files of theirs or a service is left out. What fails
