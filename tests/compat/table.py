@@ -32,6 +32,10 @@ TABLES = [
 ]
 
 
+# So many tests of one reason are named; the results name all.
+TESTS_MAX = 12
+
+
 def read_regress(log):
     """`     strings   ... FAILED  1073 ms`, also behind `test` and `parallel group`."""
     for line in log.splitlines():
@@ -109,7 +113,7 @@ def rows(path):
 
 def explain(differences, suite, mode, test):
     for its_suite, its_mode, its_test, why in differences:
-        if its_suite == suite and re.fullmatch(its_mode, mode) and re.fullmatch(its_test, test):
+        if re.fullmatch(its_suite, suite) and re.fullmatch(its_mode, mode) and re.fullmatch(its_test, test):
             return why
     return None
 
@@ -144,7 +148,11 @@ def shown(notes):
     groups = collections.defaultdict(list)
     for suite, way, test, why in notes:
         groups[suite, way, why].append(f"`{test}`")
-    return [f"- {suite}, {way}: {', '.join(tests)}. {why}" for (suite, way, why), tests in groups.items()]
+    lines = []
+    for (suite, way, why), tests in groups.items():
+        more = f" and {len(tests) - TESTS_MAX} more" if len(tests) > TESTS_MAX else ""
+        lines.append(f"- {suite}, {way}: {', '.join(tests[:TESTS_MAX])}{more}. {why}")
+    return lines
 
 
 def cell(run):

@@ -63,7 +63,7 @@ impl Talk {
         input: &mut BytesMut,
     ) -> Result<(), Refused> {
         let owed = call.journal.owed;
-        self.core.follow_rules(call.turn);
+        self.core.follow(call, config);
         while !input.is_empty() && self.core.wants_client(config) {
             let newly_owed = call.journal.owed.saturating_sub(owed);
             if call.out.events.len() + newly_owed + EVENTS_OF_A_COMMAND > call.out.room {
@@ -149,7 +149,7 @@ impl Talk {
             }
             Scan::TooLong(bytes) => {
                 input.advance(bytes);
-                let text = "a command whose arguments but the last are longer than 1 MB is not \
+                let text = "a command whose arguments but the last are longer than 8 MB is not \
                             judged, and refused";
                 self.core.refuse(call, &store_refusal(NOPERM, text));
                 Next::Again

@@ -28,6 +28,7 @@ mod entering;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod identity;
+mod listening;
 mod pending;
 mod refusing;
 mod repeated;

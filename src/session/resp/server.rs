@@ -5,6 +5,7 @@ use bytes::BytesMut;
 
 use super::RespConfig;
 use super::answers::reduce;
+use super::listening::Change;
 use super::pending::Expect;
 use super::reshape::{Owed, Step, With};
 use super::talk::{Core, Parting, UnderWay};
@@ -61,6 +62,7 @@ impl Core {
         config: &RespConfig,
         input: &mut BytesMut,
     ) -> Result<(), Lost> {
+        self.follow(call, config);
         loop {
             self.tell_local(call);
             if input.is_empty()
@@ -431,6 +433,7 @@ impl Core {
             }
         };
         let more = matches!(word, b"subscribe" | b"psubscribe" | b"ssubscribe");
+        self.note_listening(kind, if more { Change::More } else { Change::Less }, &reply);
         if self.prefix.is_some() {
             let owed = self.message_owes(b"subscribe");
             self.rename(call, config, Box::new(owed), &mut reply)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::entering::Entering;
+use super::listening::Listening;
 use super::pending::{Expect, Pending};
 use super::reshape::{Job, Owed, Reshaper};
 use super::runs::{Growing, Runs};
@@ -59,6 +60,7 @@ pub(super) struct Core {
     pub(super) queuing: bool,
     pub(super) mute: Mute,
     pub(super) subscriptions: Subscriptions,
+    pub(super) listening: Listening,
     /// Everything the server says is for the client.
     pub(super) monitoring: bool,
     /// Length of the last argument, where it is streamed.
@@ -247,7 +249,8 @@ impl Core {
     }
 
     /// Brings the class up to date with the rules in force.
-    pub(super) fn follow_rules(&mut self, turn: Turn<'_>) {
+    /// Whether they have changed.
+    pub(super) fn follow_rules(&mut self, turn: Turn<'_>) -> bool {
         if let Some(who) = &mut self.who
             && who.generation != turn.rules.generation
         {
@@ -257,7 +260,9 @@ impl Core {
             if self.multi == Multi::Open {
                 self.multi = Multi::Tainted;
             }
+            return true;
         }
+        false
     }
 
     /// Another database is chosen: rules may be about one.
@@ -376,6 +381,7 @@ impl Core {
         self.queuing = false;
         self.mute = Mute::No;
         self.subscriptions = Subscriptions::default();
+        self.listening = Listening::default();
         self.monitoring = false;
     }
 

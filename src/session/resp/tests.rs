@@ -280,6 +280,28 @@ fn commands_that_are_alike_are_one_run_for_a_second() {
 }
 
 #[test]
+fn who_may_not_listen_any_more_is_sent_away() {
+    let before = World::with_rules("version: 1\nrules: []\n").expect("rules");
+    let text =
+        "version: 1\nrules:\n  - id: quiet\n    match: {channels: [\"secret*\"]}\n    deny: true\n";
+    for (channel, stays) in [("open", true), ("secret", false)] {
+        let mut after = World::with_rules(text).expect("rules");
+        after.next_generation();
+        let mut run = Run::new(&before);
+        run.client(&array(&["SUBSCRIBE", channel]), &array(&["SUBSCRIBE", channel]));
+        let confirmed =
+            format!("*3\r\n$9\r\nsubscribe\r\n${}\r\n{channel}\r\n:1\r\n", channel.len());
+        run.server(&confirmed, &confirmed);
+        run.move_to(&after);
+        let message = array(&["message", channel, "canary"]);
+        run.feed(Side::Server, message.as_bytes());
+        assert_eq!(run.closed, !stays, "{channel}");
+        let got = String::from_utf8_lossy(&run.to_client).into_owned();
+        assert_eq!(got.contains("canary"), stays, "{got}");
+    }
+}
+
+#[test]
 fn outcomes_that_never_came_are_not_made_up() {
     let world = world();
     let mut run = Run::new(&world);

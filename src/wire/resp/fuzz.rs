@@ -140,8 +140,16 @@ pub(super) fn write(args: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// So little that small inputs reach the limits.
-pub(super) const TIGHT: RequestLimits =
-    RequestLimits { args_max: 6, bulk_bytes_max: 64, held_bytes_max: 48, stage: Stage::LoggedIn };
+pub(super) const TIGHT: RequestLimits = RequestLimits {
+    args_max: 6,
+    bulk_bytes_max: 64,
+    held_bytes_max: 48,
+    unstreamed_bytes_max: 40,
+    stage: Stage::LoggedIn,
+};
 
-const UNBOUNDED: RequestLimits =
-    RequestLimits { held_bytes_max: usize::MAX, ..RequestLimits::LOGGED_IN };
+const UNBOUNDED: RequestLimits = RequestLimits {
+    held_bytes_max: usize::MAX,
+    unstreamed_bytes_max: usize::MAX,
+    ..RequestLimits::LOGGED_IN
+};

@@ -18,8 +18,10 @@ pub struct RequestLimits {
     pub args_max: usize,
     /// Longest argument in bytes.
     pub bulk_bytes_max: usize,
-    /// Longest command in bytes that is held whole; the last argument may be longer and is streamed.
+    /// Longest command in bytes that is held whole, but for a last argument that is streamed.
     pub held_bytes_max: usize,
+    /// A last argument with which its command would be longer than this is streamed.
+    pub unstreamed_bytes_max: usize,
     /// Whether these are the limits of a client that has not logged in, which are told apart in the
     /// message.
     pub stage: Stage,
@@ -40,6 +42,7 @@ impl RequestLimits {
         args_max: 10,
         bulk_bytes_max: 16 * 1024,
         held_bytes_max: 256 * 1024,
+        unstreamed_bytes_max: 256 * 1024,
         stage: Stage::BeforeLogin,
     };
     /// For clients that have.
@@ -48,7 +51,8 @@ impl RequestLimits {
         args_max: 1024 * 1024,
         // The server's own default, proto-max-bulk-len.
         bulk_bytes_max: 512 * 1024 * 1024,
-        held_bytes_max: 1024 * 1024,
+        held_bytes_max: 8 * 1024 * 1024,
+        unstreamed_bytes_max: 1024 * 1024,
         stage: Stage::LoggedIn,
     };
 }
@@ -302,7 +306,10 @@ impl Scanner {
             };
             let end = self.at.saturating_add(len);
             let after = end.saturating_add(2);
-            if after > self.limits.held_bytes_max {
+            let last = self.spans.len() + 1 == self.announced && !self.spans.is_empty();
+            if after > self.limits.held_bytes_max
+                || (last && after > self.limits.unstreamed_bytes_max)
+            {
                 return self.too_long(buf, len);
             }
             let Some(closing) = buf.get(end..after) else {
