@@ -71,6 +71,11 @@ impl Queue {
         }
     }
 
+    /// Whether so few places are taken that nobody needs to give any back.
+    pub fn has_plenty(&self) -> bool {
+        self.0.used.load(Ordering::Relaxed) <= self.0.capacity / 4
+    }
+
     /// What a client sees when the queue is full.
     pub fn when_full(&self) -> WhenFull {
         self.0.when_full

@@ -534,8 +534,8 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     /// nothing is in flight.
     fn rest(&mut self) {
         let phase = self.session.phase();
-        let clock = self.datasource.shared.clock;
-        self.seen.stands(phase, || clock.now().mono_us);
+        // It has stood there since its last turn: the clock need not be asked again.
+        self.seen.stands(phase, self.turned_us);
         match phase {
             Phase::Idle | Phase::InTransaction | Phase::Listening => {
                 self.client.input.rest();

@@ -181,12 +181,12 @@ impl Registered {
         self.entry.ended.load(Ordering::Acquire)
     }
 
-    /// Notes where the session stands; `now_us` is asked for only when that changed.
-    pub(crate) fn stands(&mut self, phase: Phase, now_us: impl FnOnce() -> u64) {
+    /// Notes where the session stands; since `now_us`, if that changed.
+    pub(crate) fn stands(&mut self, phase: Phase, now_us: u64) {
         if self.phase != phase {
             self.phase = phase;
             self.entry.phase.store(code(phase), Ordering::Relaxed);
-            self.entry.since_us.store(now_us(), Ordering::Relaxed);
+            self.entry.since_us.store(now_us, Ordering::Relaxed);
         }
     }
 
@@ -295,8 +295,8 @@ mod tests {
         let registry = Arc::new(Registry::default());
         let mut held = registry.enter("01B", &"shop".into(), at(0));
         let other = registry.enter("01A", &"shop".into(), at(5));
-        held.stands(Phase::Busy, || 2_000_000);
-        held.stands(Phase::Busy, || panic!("nothing changed"));
+        held.stands(Phase::Busy, 2_000_000);
+        held.stands(Phase::Busy, 3_000_000);
         held.moved(Direction::FromClient, 7);
         held.moved(Direction::FromClient, 3);
         held.secured("TLSv1.3");

@@ -1,8 +1,9 @@
 //! A session's places in the audit queue.
 //!
 //! Invariant: after every turn the seat holds at least as many places as the session owes events,
-//! so an outcome of a statement that was forwarded can always be recorded. Idle sessions hold
-//! nothing beyond that: thousands of them must not fill the queue by waiting.
+//! so an outcome of a statement that was forwarded can always be recorded. As long as the queue has
+//! plenty it keeps the room for its next turn as well, which spares all sessions a shared counter;
+//! beyond that a session holds nothing: thousands of them must not fill the queue by waiting.
 
 use std::fmt;
 use std::pin::Pin;
@@ -95,8 +96,9 @@ impl Seat {
         if !events.is_empty() {
             self.queue.push(held, events.drain(..));
         }
-        if held.len() > owed {
-            held.shrink(owed);
+        let kept = if self.queue.has_plenty() { owed.saturating_add(TURN_EVENTS) } else { owed };
+        if held.len() > kept {
+            held.shrink(kept);
         }
     }
 
