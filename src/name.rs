@@ -35,6 +35,15 @@ impl fmt::Display for RuleId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Protocol(&'static str);
 
+/// How clients of a protocol say what they want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// In texts that speak of relations.
+    ByStatements,
+    /// By commands on keys.
+    ByCommands,
+}
+
 impl Protocol {
     /// PostgreSQL's, version 3.
     pub const POSTGRESQL: Self = Self("postgresql");
@@ -46,6 +55,11 @@ impl Protocol {
     /// The spelling in rules and configuration.
     pub fn name(self) -> &'static str {
         self.0
+    }
+
+    /// How clients say what they want.
+    pub fn asks(self) -> Asks {
+        if self == Self::REDIS { Asks::ByCommands } else { Asks::ByStatements }
     }
 
     /// The protocol of this name.

@@ -11,7 +11,7 @@ use super::ruleset::{FieldDigest, RuleSet};
 use super::source::{self, SourceFile};
 use super::vocabulary::Vocabulary;
 use super::yaml::Problems;
-use crate::name::Glob;
+use crate::name::{Asks, Glob};
 use crate::obligation::MaskFn;
 
 /// Most rule files in one set.
@@ -54,6 +54,7 @@ impl RuleSet {
         check_size(files, &set, &mut problems);
         check_ids(&set, &mut problems);
         check_classes(&set, &mut problems);
+        check_protocols(&set, &mut problems);
         check_masks(&set, &mut problems);
         vocabulary.check(&mut set, &mut problems);
         prefix::check(&set, &mut problems);
@@ -114,6 +115,37 @@ fn check_classes(set: &RuleSet, problems: &mut Problems) {
                     Diagnostic::error(&rule.span, message).suggest(class, known.iter().copied()),
                 );
             }
+        }
+    }
+}
+
+/// A rule for one protocol that speaks of what only others have would never act.
+fn check_protocols(set: &RuleSet, problems: &mut Problems) {
+    for rule in &set.rules {
+        let Some(protocol) = rule.subject.protocol else { continue };
+        let (statements, commands) = match &rule.effect {
+            Effect::Allow(allow) => {
+                let texts = allow.statements.is_some() || allow.relations.is_some();
+                (texts || !allow.functions.is_empty(), allow.store.is_written())
+            }
+            Effect::Filter(_) => (true, false),
+            Effect::Prefix(_) => (false, true),
+            Effect::Bounds(_) => (rule.object.about_statements(), true),
+            Effect::Mask(_) | Effect::Deny { .. } | Effect::Limit(_) => {
+                (rule.object.about_statements(), !rule.object.store.is_empty())
+            }
+        };
+        let (mistaken, foreign, own) = match protocol.asks() {
+            Asks::ByCommands => (statements, "statements, relations or functions", "commands"),
+            Asks::ByStatements => (commands, "commands, keys or channels", "statements"),
+        };
+        if mistaken {
+            let name = protocol.name();
+            let message = format!("rule `{}` speaks of {foreign}, which {name} has not", rule.id);
+            problems.push(
+                Diagnostic::error(&rule.span, message)
+                    .with_help(format!("name {own}, or leave `protocol` out")),
+            );
         }
     }
 }

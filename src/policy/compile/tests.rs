@@ -225,6 +225,32 @@ fn mistakes_in_masks_and_filters_are_named() {
 }
 
 #[test]
+fn a_rule_speaks_of_what_its_protocol_has() {
+    for rule in [
+        "match: {protocol: redis, statements: [select]}, deny: true",
+        "match: {protocol: redis, relations: [public.t]}, deny: true",
+        "match: {protocol: redis, functions: [f]}, deny: true",
+        "match: {protocol: redis}, allow: {statements: [select]}",
+        "match: {protocol: redis, columns: [public.t.c]}, mask: nullify",
+    ] {
+        check_refused(&format!("id: r, {rule}"), "which redis has not");
+    }
+    for rule in [
+        "match: {protocol: postgresql, keys: ['a:*']}, mask: nullify",
+        "match: {protocol: postgresql, keys: ['a:*']}, deny: true",
+        "match: {protocol: postgresql, channels: [c]}, deny: true",
+        "match: {protocol: postgresql}, allow: {keys: ['a:*']}",
+        "match: {protocol: postgresql}, prefix: 't:'",
+    ] {
+        check_refused(&format!("id: r, {rule}"), "which postgresql has not");
+    }
+    check_accepted("id: r, match: {protocol: redis, keys: ['a:*']}, mask: nullify");
+    check_accepted("id: r, match: {protocol: redis}, deny: true");
+    check_accepted("id: r, match: {protocol: postgresql, statements: [drop]}, deny: true");
+    check_accepted("id: r, match: {keys: ['a:*']}, deny: true");
+}
+
+#[test]
 fn every_problem_of_every_file_is_reported_by_place() {
     let one =
         "version: 1\nrules:\n  - {id: a, match: {}, deny: no}\n  - {id: b, mach: {}, deny: true}\n";
