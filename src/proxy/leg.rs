@@ -87,7 +87,8 @@ impl Input {
 
     /// Gives back what a burst needed. Called when nothing is in flight.
     pub(crate) fn rest(&mut self) {
-        if self.bytes.is_empty() && self.read_bytes > READ_BYTES_MIN {
+        let grown = self.read_bytes > READ_BYTES_MIN || self.bytes.capacity() > KEPT_BYTES_MAX;
+        if self.bytes.is_empty() && grown {
             *self = Self::new();
         }
     }
@@ -213,9 +214,11 @@ fn gone() -> io::Error {
     io::ErrorKind::NotConnected.into()
 }
 
-/// What a read asks for at first, and the most an idle connection keeps per side: a prepared
-/// transaction's messages fit.
-const READ_BYTES_MIN: usize = 2 * 1024;
+/// What a read asks for at first: a batch that a client sends in one piece fits, so that it is passed
+/// on in one piece, and the server answers in one.
+const READ_BYTES_MIN: usize = 16 * 1024;
+/// The most an idle connection keeps per side: a prepared transaction's messages fit.
+const KEPT_BYTES_MAX: usize = 4 * 1024;
 
 /// Pieces of a queue one write gathers.
 const SLICES_MAX: usize = 16;
