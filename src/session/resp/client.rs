@@ -250,22 +250,22 @@ impl Core {
             }
             (StoreVerdict::Closed(refusal) | StoreVerdict::Refuse(refusal), _) => {
                 let refusal = refusal.clone();
-                return self.refuse_command(call, command, plan, &refusal);
+                return self.refuse_planned(call, Some(command), (plan, None), &refusal);
             }
         }
         let now_ms = call.turn.now.wall_us / 1_000;
         let aside = Aside { streamed: self.announced, now_ms };
         if let Err(refusal) = plan.within_bounds((command, args), &self.uses, aside) {
             let plan = Arc::new(StorePlan::refused(Some(command), refusal.clone()));
-            return self.refuse_planned(call, plan, &refusal, None);
+            return self.refuse_planned(call, None, (plan, None), &refusal);
         }
         if let Err(refusal) = admit_command(call.turn, &plan) {
             let rule = refusal.rule.clone();
-            return self.refuse_planned(call, plan, &refusal, rule);
+            return self.refuse_planned(call, None, (plan, rule), &refusal);
         }
         if let Some(refusal) = self.out_of_place(call, command, args) {
             let plan = Arc::new(StorePlan::refused(Some(command), refusal.clone()));
-            return self.refuse_planned(call, plan, &refusal, None);
+            return self.refuse_planned(call, None, (plan, None), &refusal);
         }
         match command.role {
             Role::Select => self.select(call, (command, args), plan),
@@ -286,7 +286,7 @@ impl Core {
             Role::Never | Role::Quit | Role::Auth | Role::Hello | Role::Reset => {
                 let refusal = store_refusal(NOPERM, "this command is not served through a proxy");
                 let plan = Arc::new(StorePlan::refused(Some(command), refusal.clone()));
-                self.refuse_planned(call, plan, &refusal, None)
+                self.refuse_planned(call, None, (plan, None), &refusal)
             }
         }
     }
@@ -459,9 +459,7 @@ impl Core {
         let word = args.get(2).unwrap_or_default();
         let is = |known: &str| word.eq_ignore_ascii_case(known.as_bytes());
         if self.only_subscribed() && (is("on") || is("off") || is("skip")) {
-            if !self.take_mute() {
-                self.say(call, words::not_while_subscribed(&command.fact.name));
-            }
+            self.reply(call, words::not_while_subscribed(&command.fact.name));
         } else if is("on") {
             self.mute = Mute::No;
             self.say(call, Bytes::from_static(b"+OK\r\n"));
@@ -510,9 +508,7 @@ impl Core {
         let user = self.who.as_ref().map_or(DEFAULT_USER, |who| &who.login().user);
         match answer(answered, (user, self.version), args) {
             Answer::Say(bytes) => {
-                if !self.take_mute() {
-                    self.say(call, bytes);
-                }
+                self.reply(call, bytes);
                 self.grow(call, plan, Fate::Kept, None);
                 Step::Drop
             }

@@ -79,6 +79,25 @@ impl Expect {
         }
     }
 
+    /// Whether it answers a command of a run: not what is about the client itself, nor what is ours.
+    pub(super) fn is_recorded(&self) -> bool {
+        match self {
+            Self::Unheard(expect) => expect.is_recorded(),
+            Self::Login | Self::Reset | Self::Hello(_) | Self::Abort(_) => false,
+            Self::Plain(_)
+            | Self::Shaped(_)
+            | Self::Local(_)
+            | Self::Subscribes { .. }
+            | Self::Unsubscribes { .. }
+            | Self::Multi
+            | Self::Exec
+            | Self::Discard
+            | Self::Select(_)
+            | Self::Reduced(_)
+            | Self::Monitor => true,
+        }
+    }
+
     /// How much is kept for it, in names and places of keys.
     fn places(&self) -> usize {
         match self {

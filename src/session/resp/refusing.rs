@@ -40,9 +40,7 @@ impl Core {
         if command.is_some_and(|command| command.role == Role::Exec) {
             let bytes = words::error(&words::exec_refused(text));
             if self.multi == Multi::None {
-                if !self.take_mute() {
-                    self.say(call, bytes);
-                }
+                self.reply(call, bytes);
             } else {
                 self.abort(call, bytes);
             }
@@ -52,10 +50,15 @@ impl Core {
             Multi::None => {}
             Multi::Open | Multi::Tainted => self.multi = Multi::Tainted,
         }
-        if !self.take_mute() {
-            self.say(call, words::error(text));
-        }
+        self.reply(call, words::error(text));
         Step::Drop
+    }
+
+    /// Answers the command at hand in the server's place, if the client wants to hear it.
+    pub(super) fn reply(&mut self, call: &mut Call<'_>, bytes: Bytes) {
+        if !self.take_mute() {
+            self.say(call, bytes);
+        }
     }
 
     /// Gives up the transaction at the server; the client gets these bytes.
@@ -65,31 +68,19 @@ impl Core {
         self.await_reply(Expect::Abort(bytes));
     }
 
-    pub(super) fn refuse_command(
-        &mut self,
-        call: &mut Call<'_>,
-        command: &Command,
-        plan: Arc<StorePlan>,
-        refusal: &Refusal,
-    ) -> Step {
-        // The number of the event that tells of it.
-        self.close_run(call);
-        let text = words::refusal(refusal, &call.journal.request_id());
-        self.grow(call, plan, Fate::Kept, None);
-        self.tell_refused(call, Some(command), &text)
-    }
-
     pub(super) fn refuse(&mut self, call: &mut Call<'_>, refusal: &Refusal) -> Step {
         let plan = Arc::new(StorePlan::refused(None, refusal.clone()));
-        self.refuse_planned(call, plan, refusal, None)
+        self.refuse_planned(call, None, (plan, None), refusal)
     }
 
+    /// Refuses what was planned so, or what is against it at this moment: then `limited_by` may name
+    /// a limit. `command` is given where a refused EXEC is to end its transaction at once.
     pub(super) fn refuse_planned(
         &mut self,
         call: &mut Call<'_>,
-        plan: Arc<StorePlan>,
+        command: Option<&Command>,
+        (plan, limited_by): (Arc<StorePlan>, Option<RuleId>),
         refusal: &Refusal,
-        limited_by: Option<RuleId>,
     ) -> Step {
         // The number of the event that tells of it.
         self.close_run(call);
@@ -97,7 +88,7 @@ impl Core {
         if self.who.is_some() {
             self.grow(call, plan, Fate::Kept, limited_by);
         }
-        self.tell_refused(call, None, &text)
+        self.tell_refused(call, command, &text)
     }
 
     /// Counts a command to the run of those decided alike.

@@ -293,11 +293,7 @@ impl Core {
         let Some(line) = line(input) else { return Ok(Go::Wait) };
         let count = elements(line);
         self.note_error(input);
-        let queued = self.transaction_over();
-        if let (Some(_), Some(database)) = (count, queued.database) {
-            self.choose_database(call.turn, database);
-        }
-        match queued.owed(count)? {
+        match self.executed(call, count).owed(count)? {
             Some(owed) => {
                 self.pending.pop();
                 self.reshape(call, config, Box::new(owed), input)
@@ -347,26 +343,20 @@ impl Core {
         let reply = input.split_to(len);
         let known = Outcome::of(&reply);
         let Some(expect) = self.pending.pop() else { return Err(Lost::Unasked) };
-        if known == Outcome::Failed {
-            self.note_whole_error(&reply, &expect);
+        let recorded = expect.is_recorded();
+        if recorded && known == Outcome::Failed {
+            self.runs.failed(StoreError::of(&reply));
         }
         match expect {
-            Expect::Login => {
-                self.server_judged(call, &reply);
-                return Ok(Go::On);
-            }
-            Expect::Reset | Expect::Hello(_) => {
-                self.took_effect(call, expect, (known, None));
-                call.out.to_client.extend(&reply);
-                return Ok(Go::On);
-            }
+            Expect::Login => self.server_judged(call, &reply),
             Expect::Abort(bytes) => {
                 call.out.to_client.extend(&bytes);
                 self.transaction_over();
-                return Ok(Go::On);
             }
             Expect::Reduced(what) => call.out.to_client.encode(|out| reduce(what, &reply, out)),
             Expect::Select(_)
+            | Expect::Reset
+            | Expect::Hello(_)
             | Expect::Multi
             | Expect::Discard
             | Expect::Monitor
@@ -381,28 +371,11 @@ impl Core {
                 call.out.to_client.extend(&reply);
             }
         }
-        self.runs.sent(len);
-        self.runs.answered(call, 1);
-        Ok(Go::On)
-    }
-
-    fn note_whole_error(&mut self, reply: &[u8], expect: &Expect) {
-        match expect {
-            // These are in no run.
-            Expect::Login | Expect::Reset | Expect::Hello(_) | Expect::Abort(_) => {}
-            Expect::Reduced(_)
-            | Expect::Select(_)
-            | Expect::Multi
-            | Expect::Discard
-            | Expect::Monitor
-            | Expect::Subscribes { .. }
-            | Expect::Unsubscribes { .. }
-            | Expect::Plain(_)
-            | Expect::Shaped(_)
-            | Expect::Local(_)
-            | Expect::Unheard(_)
-            | Expect::Exec => self.runs.failed(StoreError::of(reply)),
+        if recorded {
+            self.runs.sent(len);
+            self.runs.answered(call, 1);
         }
+        Ok(Go::On)
     }
 
     /// One channel more, or one less.

@@ -61,10 +61,7 @@ impl Core {
             }
             Expect::Discard | Expect::Abort(_) => drop(self.transaction_over()),
             Expect::Exec => {
-                let queued = self.transaction_over();
-                if let (Some(_), Some(database)) = (count, queued.database) {
-                    self.choose_database(call.turn, database);
-                }
+                self.executed(call, count);
             }
             Expect::Plain(_) if outcome == Outcome::Queued => self.queued.push(None),
             Expect::Shaped(job) if outcome == Outcome::Queued => self.queued.push(Some(*job)),
@@ -86,6 +83,16 @@ impl Core {
     pub(super) fn transaction_over(&mut self) -> Queued {
         self.queuing = false;
         std::mem::take(&mut self.queued)
+    }
+
+    /// The server has answered EXEC, with an array of so many elements if it is one: then the database
+    /// chosen on the way is the client's. What its commands owed.
+    pub(super) fn executed(&mut self, call: &Call<'_>, count: Option<usize>) -> Queued {
+        let queued = self.transaction_over();
+        if let (Some(_), Some(database)) = (count, queued.database) {
+            self.choose_database(call.turn, database);
+        }
+        queued
     }
 
     /// The beginning of a reply that the client does not want.
@@ -123,10 +130,9 @@ impl Core {
         let Some(Expect::Unheard(expect)) = self.pending.pop_unheard() else {
             return Err(Lost::Unasked);
         };
-        // These are in no run.
-        let counts = !matches!(*expect, Expect::Hello(_) | Expect::Abort(_));
+        let recorded = expect.is_recorded();
         self.took_effect(call, *expect, known);
-        if counts {
+        if recorded {
             self.runs.answered(call, 1);
         }
         Ok(Go::On)
