@@ -26,8 +26,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::name::Glob;
-use crate::policy::{Credential, ScramVerifier};
-use crate::session::{PeerCertificate, PeerCredentials};
+use crate::policy::{Credential, Login, ScramVerifier};
+use crate::session::{PeerCertificate, PeerCredentials, TlsPeer};
 
 /// How the clients of one datasource prove who they are.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +70,16 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// How a client is connected that has this address, if any, and with whom TLS was made, if with
+    /// any.
+    pub fn of(tls: Option<&TlsPeer>, address: Option<IpAddr>) -> Self {
+        match (tls, address) {
+            (Some(_), _) => Self::Tls,
+            (None, Some(_)) => Self::Plain,
+            (None, None) => Self::Local,
+        }
+    }
+
     /// Whether a password may be sent over it in clear text.
     pub fn is_confidential(self) -> bool {
         match self {
@@ -281,6 +291,38 @@ pub struct Attempt {
     pub entry: usize,
     /// Its method.
     pub method: Method,
+}
+
+impl Attempt {
+    /// Of this login, by the entry that decides on it.
+    pub fn new(login: &Login, chosen: &Chosen) -> Self {
+        Self {
+            user: login.user.clone(),
+            database: login.database.clone(),
+            address: login.address,
+            entry: chosen.place,
+            method: chosen.method.clone(),
+        }
+    }
+}
+
+/// What is known of the connection to a server that may be asked to let us in.
+#[derive(Clone, Debug)]
+pub(super) struct ServerLeg {
+    /// What TLS established.
+    pub(super) tls: Option<TlsPeer>,
+    /// Nothing on it leaves this machine.
+    pub(super) local: bool,
+}
+
+impl ServerLeg {
+    /// Whether who is at the other end is the server beyond doubt. A password in clear text, and
+    /// what is as good as one, is worth stealing: TLS with just any certificate is what somebody in
+    /// the middle has too.
+    pub(super) fn is_trusted(&self) -> bool {
+        // The certificate is there only if it was verified.
+        self.local || self.tls.as_ref().is_some_and(|tls| tls.certificate.is_some())
+    }
 }
 
 /// What a session asks the shell about a login. Answered with a [`Reply`].

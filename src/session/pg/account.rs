@@ -16,8 +16,8 @@ use super::Denied;
 use super::scram::client::{Binding, Challenged, Closing, Opening};
 use super::scram::{Keys, Learned, MECHANISM, MECHANISM_PLUS, ScramError};
 use crate::name::hex;
-use crate::session::auth::{Account, AccountFailure, AccountProof, Request, Secret};
-use crate::session::{Effect, Outbox, TlsPeer};
+use crate::session::auth::{Account, AccountFailure, AccountProof, Request, Secret, ServerLeg};
+use crate::session::{Effect, Outbox};
 use crate::wire::error::WireError;
 use crate::wire::pg::error::{fields, sqlstate};
 use crate::wire::pg::message;
@@ -31,25 +31,6 @@ pub(super) struct OwnLogin {
     leg: ServerLeg,
     iterations_max: u32,
     step: Step,
-}
-
-/// What is known of the connection to the server.
-#[derive(Debug)]
-pub(super) struct ServerLeg {
-    /// What TLS established.
-    pub(super) tls: Option<TlsPeer>,
-    /// Nothing on it leaves this machine.
-    pub(super) local: bool,
-}
-
-impl ServerLeg {
-    /// Whether who is at the other end is the server beyond doubt. A password in clear text, and
-    /// an MD5 answer, which is as good as one, are worth stealing: TLS with just any certificate
-    /// is what somebody in the middle has too.
-    fn is_trusted(&self) -> bool {
-        // The certificate is there only if it was verified.
-        self.local || self.tls.as_ref().is_some_and(|tls| tls.certificate.is_some())
-    }
 }
 
 #[derive(Debug)]
@@ -325,7 +306,7 @@ const WORDS_BYTES_MAX: usize = 500;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::PeerCertificate;
+    use crate::session::{PeerCertificate, TlsPeer};
 
     const CLEAR_TEXT: &[u8] = &[0, 0, 0, 3];
     const MD5: &[u8] = &[0, 0, 0, 5, 1, 2, 3, 4];

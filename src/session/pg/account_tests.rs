@@ -1,9 +1,9 @@
 //! A server that is not what it should be, at the other end of our own login.
 
-use super::account::{Next, OwnLogin, ServerLeg, is_about_settings, told, words};
+use super::account::{Next, OwnLogin, is_about_settings, told, words};
 use super::scram::server::{Binding, Exchange, Stored};
 use super::scram::{Keys, Learned, salted_password, verifier};
-use crate::session::auth::{Account, AccountProof, Request, Secret};
+use crate::session::auth::{Account, AccountProof, Request, Secret, ServerLeg};
 use crate::session::{Effect, Outbox, TlsPeer};
 use crate::wire::pg::message;
 

@@ -60,11 +60,7 @@ impl Candidate {
             record.database.clone_from(&database);
             record.application.clone_from(&application);
         });
-        let transport = match (&tls, address) {
-            (Some(_), _) => Transport::Tls,
-            (None, Some(_)) => Transport::Plain,
-            (None, None) => Transport::Local,
-        };
+        let transport = Transport::of(tls.as_ref(), address);
         let asked = Asked { user: &user, database: &database, address, transport };
         let chosen = config.authentication.choose(&asked);
         let method = chosen.method.name();
@@ -87,13 +83,7 @@ impl Candidate {
     }
 
     pub(super) fn attempt(&self) -> Attempt {
-        Attempt {
-            user: self.login.user.clone(),
-            database: self.login.database.clone(),
-            address: self.login.address,
-            entry: self.chosen.place,
-            method: self.chosen.method.clone(),
-        }
+        Attempt::new(&self.login, &self.chosen)
     }
 
     /// Asks whether the client may try.

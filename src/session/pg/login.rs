@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 
-use super::account::{self, OwnLogin, ServerLeg, is_about_settings, told};
+use super::account::{self, OwnLogin, is_about_settings, told};
 use super::ready::{Backend as BackendState, Ready};
 use super::relay::Relay;
 use super::relayed::{self, Relayed};
 use super::scope::ScopeTracker;
 use super::scram::Learned;
 use super::{Call, Denied, PgConfig, State, close_with, fatal};
-use crate::session::auth::{Account, Attempt, Proof, Reply, Report as LoginReport, Transport};
+use crate::session::auth::{
+    Account, Attempt, Proof, Reply, Report as LoginReport, ServerLeg, Transport,
+};
 use crate::session::{CancelKey, Effect, Outbox, SECRET_BYTES};
 use crate::wire::error::WireError;
 use crate::wire::pg::error::{Report, sqlstate};

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use crate::event::{Now, SessionRecord, Upstream};
-use crate::session::auth::Authentication;
+use crate::session::auth::{Authentication, ServerLeg};
 use crate::session::gate::{Refusal, Words};
 use crate::session::journal::{Call, Journal};
 use crate::session::{
@@ -50,8 +50,6 @@ mod scrub;
 mod server;
 mod statements;
 mod streamed;
-
-use account::ServerLeg;
 
 /// What is the same for all sessions of one datasource.
 #[derive(Clone, Debug)]

@@ -9,15 +9,15 @@
 
 use std::sync::Arc;
 
+use super::RespConfig;
 use super::pending::Expect;
 use super::talk::{Core, Who, leg_error};
 use super::words::{self, WRONG_PASS};
-use super::{RespConfig, ServerLeg};
 use crate::policy::{Credential, Login as PolicyLogin};
 use crate::session::Effect;
 use crate::session::auth::{
     Account, AccountFailure, AccountProof, Asked, Attempt, Chosen, Grant, Method, Proof, Reply,
-    Report, Request, Secret, Transport, certificate_names, local_names,
+    Report, Request, Secret, ServerLeg, Transport, certificate_names, local_names,
 };
 use crate::session::journal::Call;
 use crate::wire::resp::Protocol;
@@ -77,13 +77,7 @@ impl Entering {
     }
 
     fn attempt(&self) -> Attempt {
-        Attempt {
-            user: self.login.user.clone(),
-            database: self.login.database.clone(),
-            address: self.login.address,
-            entry: self.chosen.place,
-            method: self.chosen.method.clone(),
-        }
+        Attempt::new(&self.login, &self.chosen)
     }
 
     /// What the audit trail calls the method.
@@ -154,11 +148,7 @@ impl Core {
     }
 
     fn transport(&self, call: &Call<'_>) -> Transport {
-        match (&self.tls, call.journal.record.client) {
-            (Some(_), _) => Transport::Tls,
-            (None, Some(_)) => Transport::Plain,
-            (None, None) => Transport::Local,
-        }
+        Transport::of(self.tls.as_ref(), call.journal.record.client.map(|client| client.ip()))
     }
 
     /// The shell's answer; `None` if it is none to what was asked.

@@ -13,11 +13,11 @@ use bytes::BytesMut;
 use crate::analysis::redis::Table;
 use crate::event::{Now, SessionRecord, Upstream};
 use crate::mask::Masker;
-use crate::session::auth::Authentication;
+use crate::session::auth::{Authentication, ServerLeg};
 use crate::session::journal::{Call, Journal};
 use crate::session::{
     Alpn, Answer, Capabilities, Effect, EndCause, Outbox, Phase, Progress, ProtocolError, Session,
-    SessionSeed, Side, TlsMode, TlsPeer, Turn,
+    SessionSeed, Side, TlsMode, Turn,
 };
 use crate::wire::error::WireError;
 use crate::wire::resp::request::{RequestLimits, Scanner};
@@ -65,23 +65,6 @@ pub struct RespConfig {
     /// Most replies a client may be waiting for, runs of like ones counted as one; above it the
     /// client is not read.
     pub pending_replies_max: usize,
-}
-
-/// What is known of the connection to the server.
-#[derive(Clone, Debug)]
-struct ServerLeg {
-    /// What TLS established.
-    tls: Option<TlsPeer>,
-    /// Nothing on it leaves this machine.
-    local: bool,
-}
-
-impl ServerLeg {
-    /// Whether who is at the other end is the server beyond doubt: a password goes to nobody else.
-    fn is_trusted(&self) -> bool {
-        // The certificate is there only if it was verified.
-        self.local || self.tls.as_ref().is_some_and(|tls| tls.certificate.is_some())
-    }
 }
 
 /// One proxied connection.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::RespConfig;
 use super::entering::Entering;
 use super::listening::Listening;
 use super::pending::{Expect, Pending};
@@ -11,9 +12,9 @@ use super::reshape::{Job, Owed, Reshaper};
 use super::runs::{Growing, Runs};
 use super::server::Lost;
 use super::unheard::Outcome;
-use super::{RespConfig, ServerLeg};
 use crate::analysis::redis::{Role, Uses};
 use crate::policy::{IdentityClass, Login};
+use crate::session::auth::ServerLeg;
 use crate::session::gate::Plans;
 use crate::session::journal::Call;
 use crate::session::{Effect, PeerCredentials, Phase, Progress, TlsPeer, Turn};
