@@ -8,6 +8,7 @@ use super::RespConfig;
 use super::entering::Entering;
 use super::listening::Listening;
 use super::pending::{Expect, Pending};
+use super::repeated::Repeated;
 use super::reshape::{Job, Owed, Reshaper};
 use super::runs::{Growing, Runs};
 use super::server::Lost;
@@ -69,6 +70,8 @@ pub(super) struct Core {
     /// What becomes of an argument that is streamed.
     pub(super) streamed: Streamed,
     pub(super) growing: Option<Growing>,
+    /// The last command, as long as another one like it needs no second look.
+    pub(super) repeated: Repeated,
     /// The role of the command that was judged last.
     pub(super) last_role: Option<Role>,
     pub(super) plans: Plans,
@@ -245,6 +248,7 @@ impl Core {
     /// The class of the client may be another one.
     fn class_changed(&mut self) {
         self.plans.clear();
+        self.repeated.forget();
         let tenancy = self.who.as_ref().and_then(|who| who.class().tenancy());
         self.prefix = tenancy.map(|tenancy| tenancy.prefix.as_bytes().into());
     }
@@ -386,10 +390,11 @@ impl Core {
         self.monitoring = false;
     }
 
-    /// Records a run of commands that is complete for now.
+    /// Records the commands that were counted. More that are decided alike may follow.
     pub(super) fn close_run(&mut self, call: &mut Call<'_>) {
-        if let Some(growing) = self.growing.take() {
+        if let Some(growing) = self.growing.as_mut().filter(|growing| growing.count > 0) {
             self.runs.add(call, growing, self.database);
+            growing.count = 0;
         }
     }
 }

@@ -302,6 +302,41 @@ fn who_may_not_listen_any_more_is_sent_away() {
 }
 
 #[test]
+fn a_command_like_the_last_is_passed_on_as_long_as_nothing_changed() {
+    let before = World::with_rules("version: 1\nrules: []\n").expect("rules");
+    let mut after = world();
+    after.next_generation();
+    let mut run = Run::new(&before);
+    let split = |bytes: &'static str| bytes.split_at(bytes.len() / 2);
+    let (begun, rest) = split(GET_SECRET);
+    // In pieces of all sizes, and with half of another one behind them.
+    run.client(GET_SECRET, GET_SECRET);
+    run.client(&[GET_SECRET, GET_SECRET, begun].concat(), &GET_SECRET.repeat(2));
+    run.client(&[rest, GET_SECRET, begun].concat(), &GET_SECRET.repeat(2));
+    run.client(rest, GET_SECRET);
+    run.client(&[GET_SECRET, "*2\r\n$3\r\nGET"].concat(), GET_SECRET);
+    run.client("\r\n$1\r\na\r\n", GET_FREE);
+    run.client(GET_SECRET, GET_SECRET);
+    let answers = "$1\r\n1\r\n".repeat(9);
+    run.server(&answers, &answers);
+    // Inside a transaction it is looked at again, and behind it.
+    run.client(
+        &[MULTI, GET_SECRET, GET_SECRET, EXEC].concat(),
+        &[MULTI, GET_SECRET, GET_SECRET, EXEC].concat(),
+    );
+    let answers = "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$1\r\n1\r\n$1\r\n1\r\n";
+    run.server(answers, answers);
+    run.client(&GET_SECRET.repeat(2), &GET_SECRET.repeat(2));
+    // Other rules, in the middle of what the client says.
+    run.client(begun, "");
+    run.move_to(&after);
+    run.client(&[rest, GET_SECRET, GET_FREE].concat(), GET_FREE);
+    let answers = "$1\r\n1\r\n".repeat(2);
+    let refused = "-NOPERM rule `no-secrets`: a rule refuses this statement (request s.6)\r\n";
+    run.server(&answers, &[&answers, refused].concat());
+}
+
+#[test]
 fn outcomes_that_never_came_are_not_made_up() {
     let world = world();
     let mut run = Run::new(&world);
