@@ -8,7 +8,7 @@ use super::answers::reduce;
 use super::listening::Change;
 use super::pending::Expect;
 use super::reshape::{Owed, Step, With};
-use super::talk::{Core, Parting, UnderWay};
+use super::talk::{Answers, Core, Parting, UnderWay};
 use super::unheard::Outcome;
 use super::words;
 use crate::analysis::redis::Subscribed;
@@ -97,8 +97,9 @@ impl Core {
             UnderWay::Answer => self.pass_answer(call, input),
             UnderWay::Unheard(known) => self.drop_answer(call, known, input),
             UnderWay::Unasked => self.pass_unasked(call, input),
-            UnderWay::Renamed(owed) => self.rename(call, config, owed, input),
-            UnderWay::Reshaped(owed) => self.reshape(call, config, owed, input),
+            UnderWay::Rewritten(owed, answers) => {
+                self.rewrite(call, config, (owed, answers), input)
+            }
         }
     }
 
@@ -113,7 +114,7 @@ impl Core {
             Kind::Unclear => return Ok(Go::Wait),
             Kind::Message if self.prefix.is_some() => {
                 let owed = self.message_owes(first_word(input).unwrap_or_default());
-                return self.rename(call, config, Box::new(owed), input);
+                return self.rewrite(call, config, (Box::new(owed), Answers::Nothing), input);
             }
             Kind::Message => return self.pass_unasked(call, input),
             Kind::Confirmation => return self.confirmation(call, config, input),
@@ -233,24 +234,6 @@ impl Core {
         }
     }
 
-    /// A message, of which the prefix of a tenant is taken off.
-    fn rename(
-        &mut self,
-        call: &mut Call<'_>,
-        config: &RespConfig,
-        owed: Box<Owed>,
-        input: &mut BytesMut,
-    ) -> Result<Go, Lost> {
-        let with = With { masker: &config.masker, protocol: self.version };
-        match self.reshaper.feed(&owed, with, input, &mut call.out.to_client)? {
-            Step::Open => {
-                self.under_way = UnderWay::Renamed(owed);
-                Ok(Go::Wait)
-            }
-            Step::Done => Ok(Go::On),
-        }
-    }
-
     /// Counts an error of the server.
     fn note_error(&mut self, input: &[u8]) {
         if input.first() == Some(&b'-') && self.replies.is_between() {
@@ -280,7 +263,7 @@ impl Core {
             self.note_error(input);
         }
         let Some(Expect::Shaped(job)) = self.pending.pop() else { return Err(Lost::Unasked) };
-        self.reshape(call, config, Box::new(Owed::One(*job)), input)
+        self.rewrite(call, config, (Box::new(Owed::One(*job)), Answers::Command), input)
     }
 
     /// The replies of a transaction.
@@ -296,33 +279,35 @@ impl Core {
         match self.executed(call, count).owed(count)? {
             Some(owed) => {
                 self.pending.pop();
-                self.reshape(call, config, Box::new(owed), input)
+                self.rewrite(call, config, (Box::new(owed), Answers::Command), input)
             }
             None => self.pass_answer(call, input),
         }
     }
 
-    fn reshape(
+    /// Passes on what has come of something, as it owes.
+    fn rewrite(
         &mut self,
         call: &mut Call<'_>,
         config: &RespConfig,
-        owed: Box<Owed>,
+        (owed, answers): (Box<Owed>, Answers),
         input: &mut BytesMut,
     ) -> Result<Go, Lost> {
         let before = call.out.to_client.len();
         let with = With { masker: &config.masker, protocol: self.version };
         let step = self.reshaper.feed(&owed, with, input, &mut call.out.to_client)?;
-        self.runs.sent(call.out.to_client.len().saturating_sub(before));
-        match step {
-            Step::Open => {
-                self.under_way = UnderWay::Reshaped(owed);
-                Ok(Go::Wait)
-            }
-            Step::Done => {
-                self.runs.answered(call, 1);
-                Ok(Go::On)
-            }
+        if answers == Answers::Command {
+            self.runs.sent(call.out.to_client.len().saturating_sub(before));
         }
+        match (step, answers) {
+            (Step::Open, _) => {
+                self.under_way = UnderWay::Rewritten(owed, answers);
+                return Ok(Go::Wait);
+            }
+            (Step::Done, Answers::Command) => self.runs.answered(call, 1),
+            (Step::Done, Answers::Nothing) => {}
+        }
+        Ok(Go::On)
     }
 
     /// Bytes of the reply at the beginning, once all of it is there.
@@ -409,7 +394,7 @@ impl Core {
         self.note_listening(kind, if more { Change::More } else { Change::Less }, &reply);
         if self.prefix.is_some() {
             let owed = self.message_owes(b"subscribe");
-            self.rename(call, config, Box::new(owed), &mut reply)?;
+            self.rewrite(call, config, (Box::new(owed), Answers::Nothing), &mut reply)?;
         } else {
             call.out.to_client.extend(&reply);
         }

@@ -98,10 +98,17 @@ pub(super) enum UnderWay {
     Unheard((Outcome, Option<usize>)),
     /// It goes on as it is, and answers nothing.
     Unasked,
-    /// The same, but the prefix of a tenant is taken off.
-    Renamed(Box<Owed>),
     /// It is rewritten.
-    Reshaped(Box<Owed>),
+    Rewritten(Box<Owed>, Answers),
+}
+
+/// What something the server says is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answers {
+    /// The answer to the command that is recorded next.
+    Command,
+    /// A message, or part of an answer of several: nothing is answered with it.
+    Nothing,
 }
 
 /// Where a transaction stands, as far as the client knows.
