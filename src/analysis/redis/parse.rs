@@ -32,6 +32,7 @@ pub(super) fn command(id: CommandId, generated: &str, reviewed: &str) -> Option<
     };
     let (unnamed, channels) = touched(touches)?;
     let counting = match unnamed {
+        Unnamed::Reached if name.starts_with("fcall") => Counting::Function,
         Unnamed::Reached => Counting::Script,
         Unnamed::Untouched | Unnamed::Listed | Unnamed::Counted | Unnamed::Changed => {
             Counting::Plain
