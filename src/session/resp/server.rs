@@ -13,7 +13,6 @@ use super::unheard::Outcome;
 use super::words;
 use crate::analysis::redis::Subscribed;
 use crate::event::StoreError;
-use crate::session::Effect;
 use crate::session::journal::Call;
 use crate::wire::resp::Protocol;
 use crate::wire::resp::reply::{End, Malformed, Part};
@@ -135,8 +134,7 @@ impl Core {
                 // The server takes leave.
                 let Some(whole) = self.whole(input)? else { return Ok(Go::Wait) };
                 call.out.to_client.take_from(input, whole);
-                call.out.effects.push(Effect::Close);
-                self.parting = Parting::Closing;
+                self.part(call, "server");
                 Ok(Go::On)
             }
             None => Err(Lost::Unasked),
@@ -161,6 +159,7 @@ impl Core {
             Some(Expect::Shaped(_)) => self.shaped(call, config, input),
             Some(Expect::Exec) => self.exec(call, config, input),
             Some(Expect::Unheard(_)) => self.unheard(call, input),
+            Some(Expect::Quit) if self.monitoring => self.goodbye(call, input),
             Some(
                 Expect::Local(_)
                 | Expect::Subscribes { .. }
@@ -172,6 +171,7 @@ impl Core {
                 | Expect::Hello(_)
                 | Expect::Reduced(_)
                 | Expect::Reset
+                | Expect::Quit
                 | Expect::Monitor
                 | Expect::Login,
             ) => self.held(call, input),
@@ -220,6 +220,15 @@ impl Core {
                 Ok(Go::On)
             }
         }
+    }
+
+    /// The answer to QUIT, or one more line of what is monitored.
+    fn goodbye(&mut self, call: &mut Call<'_>, input: &mut BytesMut) -> Result<Go, Lost> {
+        let Some(line) = line(input) else { return Ok(Go::Wait) };
+        if line == b"+OK" || line.first() == Some(&b'-') {
+            return self.held(call, input);
+        }
+        self.pass_unasked(call, input)
     }
 
     fn pass_unasked(&mut self, call: &mut Call<'_>, input: &mut BytesMut) -> Result<Go, Lost> {
@@ -341,6 +350,7 @@ impl Core {
             Expect::Reduced(what) => call.out.to_client.encode(|out| reduce(what, &reply, out)),
             Expect::Select(_)
             | Expect::Reset
+            | Expect::Quit
             | Expect::Hello(_)
             | Expect::Multi
             | Expect::Discard

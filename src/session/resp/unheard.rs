@@ -46,6 +46,7 @@ impl Core {
         let failed = outcome == Outcome::Failed;
         match expect {
             Expect::Reset if !failed => self.reset(call),
+            Expect::Quit if !failed => self.part(call, "client"),
             Expect::Hello(Some(version)) if !failed => self.version = version,
             Expect::Select(database) if !failed => self.choose_database(call.turn, database),
             Expect::Monitor => self.monitoring |= !failed,
@@ -66,6 +67,7 @@ impl Core {
             Expect::Plain(_) if outcome == Outcome::Queued => self.queued.push(None),
             Expect::Shaped(job) if outcome == Outcome::Queued => self.queued.push(Some(*job)),
             Expect::Reset
+            | Expect::Quit
             | Expect::Hello(_)
             | Expect::Select(_)
             | Expect::Plain(_)
@@ -106,7 +108,7 @@ impl Core {
         }
         let count = line(input).and_then(super::server::elements);
         let outcome = Outcome::of(input);
-        if outcome == Outcome::Failed {
+        if outcome == Outcome::Failed && self.pending.head().is_some_and(|it| it.is_recorded()) {
             self.runs.failed(StoreError::of(line(input).unwrap_or_default()));
         }
         self.drop_answer(call, (outcome, count), input)
