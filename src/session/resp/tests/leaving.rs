@@ -9,10 +9,11 @@ fn recorded(run: &Run<'_>) -> (Vec<&'static str>, u64) {
     let mut ends = Vec::new();
     let mut done = 0;
     for event in &run.events {
-        match &event.kind {
-            EventKind::SessionClosed { end } => ends.push(*end),
-            EventKind::CommandsCompleted { run, .. } => done += run.count,
-            _ => {}
+        if let EventKind::SessionClosed { end } = &event.kind {
+            ends.push(*end);
+        }
+        if let EventKind::CommandsCompleted { run, .. } = &event.kind {
+            done += run.count;
         }
     }
     (ends, done)
