@@ -37,7 +37,7 @@ pub(super) enum Expect {
     Exec,
     /// DISCARD of the client's.
     Discard,
-    /// A DISCARD of ours; the client gets these bytes.
+    /// An EXEC of ours that gives up the transaction; the client gets these bytes.
     Abort(Bytes),
     /// SELECT of this database.
     Select(u32),

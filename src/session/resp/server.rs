@@ -343,6 +343,8 @@ impl Core {
         }
         match expect {
             Expect::Login => self.server_judged(call, &reply),
+            // Else the transaction is not over, or was executed.
+            Expect::Abort(_) if !reply.starts_with(words::ABORTED) => return Err(Lost::Unasked),
             Expect::Abort(bytes) => {
                 call.out.to_client.extend(&bytes);
                 self.transaction_over();

@@ -9,6 +9,7 @@ use bytes::{Buf as _, BytesMut};
 use super::pending::Expect;
 use super::server::{Go, Lost, QUEUED, line};
 use super::talk::{Core, Multi, Queued, UnderWay};
+use super::words::ABORTED;
 use crate::event::StoreError;
 use crate::session::journal::Call;
 use crate::wire::resp::reply::{End, Part};
@@ -105,6 +106,10 @@ impl Core {
     ) -> Result<Go, Lost> {
         if matches!(input.first(), Some(b'+' | b'-' | b'*')) && line(input).is_none() {
             return Ok(Go::Wait);
+        }
+        let head = self.pending.head().map(Expect::answered);
+        if matches!(head, Some(Expect::Abort(_))) && !input.starts_with(ABORTED) {
+            return Err(Lost::Unasked);
         }
         let count = line(input).and_then(super::server::elements);
         let outcome = Outcome::of(input);

@@ -101,15 +101,14 @@ fn a_client_that_may_have_to_wait_is_watched_until_it_has_its_answer() {
 }
 
 #[test]
-fn an_error_to_a_discard_of_ours_is_nobodys() {
+fn an_error_to_a_command_of_ours_is_nobodys() {
     let world = world();
     for mute in ["", "CLIENT REPLY OFF\r\n"] {
         let mut run = Run::new(&world);
         run.feed(Side::Client, mute.as_bytes());
         run.feed(Side::Client, [MULTI, GET_SECRET, EXEC, GET_FREE].concat().as_bytes());
-        let discard = "*1\r\n$7\r\nDISCARD\r\n";
-        run.client("", &[MULTI, discard, GET_FREE].concat());
-        run.feed(Side::Server, b"+OK\r\n-ERR no\r\n$1\r\n1\r\n");
+        run.client("", &[MULTI, ABORT, GET_FREE].concat());
+        run.feed(Side::Server, ["+OK\r\n", ABORTED, "$1\r\n1\r\n"].concat().as_bytes());
         run.end(EndCause::ClientGone);
         let results = run.events.iter().filter_map(|event| {
             let EventKind::CommandsCompleted { run, result, .. } = &event.kind else { return None };
