@@ -202,7 +202,7 @@ impl Core {
             Role::Quit | Role::Auth | Role::Hello | Role::Reset if !held => {
                 return self.unknown(call, Some(command), "ERR an argument is too long");
             }
-            Role::Quit => return self.quit(call),
+            Role::Quit => return self.quit(call, config),
             Role::Auth => return self.auth(call, config, args),
             Role::Hello => return self.hello(call, config, args),
             Role::Reset => return self.reset_asked(call),

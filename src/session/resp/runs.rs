@@ -77,6 +77,11 @@ impl Runs {
         self.open.len() >= OPEN_MAX
     }
 
+    /// Names of the commands that are not answered yet.
+    pub(super) fn outstanding(&self) -> impl Iterator<Item = &str> {
+        self.open.iter().filter(|run| run.left > 0).map(|run| &*run.run.record.command)
+    }
+
     /// When [`Self::settle`] has something to do; monotonic microseconds.
     pub(super) fn settles_at(&self) -> Option<u64> {
         let growing = self.open.iter().filter(|run| run.stage == Stage::Growing);

@@ -101,10 +101,17 @@ pub(super) enum UnderWay {
     Unheard((Outcome, Option<usize>)),
     /// It goes on as it is, and answers nothing.
     Unasked,
-    /// The same, but the prefix of a tenant is taken off.
-    Renamed(Box<Owed>),
     /// It is rewritten.
-    Reshaped(Box<Owed>),
+    Rewritten(Box<Owed>, Answers),
+}
+
+/// What something the server says is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answers {
+    /// The answer to the command that is recorded next.
+    Command,
+    /// A message, or part of an answer of several: nothing is answered with it.
+    Nothing,
 }
 
 /// Where a transaction stands, as far as the client knows.
@@ -323,10 +330,19 @@ impl Core {
     /// Ends a connection that waited for its last replies.
     pub(super) fn part_if_done(&mut self, call: &mut Call<'_>) {
         if self.parting == Parting::Leaving && self.pending.is_empty() && self.is_between() {
-            self.parting = Parting::Closing;
-            call.journal.closed(call.turn.now, "protocol", call.out);
-            call.out.effects.push(Effect::Close);
+            self.part(call, "protocol");
         }
+    }
+
+    /// Ends the connection; `end` is the trail's word for why. What is known of its commands is
+    /// recorded.
+    pub(super) fn part(&mut self, call: &mut Call<'_>, end: &'static str) {
+        self.parting = Parting::Closing;
+        self.close_run(call);
+        self.pending.clear();
+        self.runs.abandon(call);
+        call.journal.closed(call.turn.now, end, call.out);
+        call.out.effects.push(Effect::Close);
     }
 
     /// The server refuses most commands.

@@ -5,12 +5,16 @@ use crate::event::EventKind;
 use crate::session::{EndCause, Session as _, Side};
 
 mod hostile;
+mod leaving;
 
 const GET_PII: &str = "*2\r\n$3\r\nGET\r\n$5\r\npii:1\r\n";
 const GET_FREE: &str = "*2\r\n$3\r\nGET\r\n$1\r\na\r\n";
 const GET_SECRET: &str = "*2\r\n$3\r\nGET\r\n$8\r\nsecret:1\r\n";
 const MULTI: &str = "*1\r\n$5\r\nMULTI\r\n";
 const EXEC: &str = "*1\r\n$4\r\nEXEC\r\n";
+const ABORT: &str = "*2\r\n$4\r\nexec\r\n$5\r\nabort\r\n";
+const ABORTED: &str = "-EXECABORT Transaction discarded because of: wrong number of arguments for \
+                       'exec' command\r\n";
 
 fn world() -> World {
     World::with_rules(RULES).expect("rules")
@@ -145,9 +149,9 @@ fn a_refusal_inside_a_transaction_keeps_it_from_running() {
     run.client(GET_SECRET, "");
     assert!(String::from_utf8_lossy(&run.to_client).starts_with("-NOPERM"));
     run.to_client.clear();
-    run.client(&[EXEC, GET_FREE].concat(), &["*1\r\n$7\r\nDISCARD\r\n", GET_FREE].concat());
+    run.client(&[EXEC, GET_FREE].concat(), &[ABORT, GET_FREE].concat());
     run.server(
-        "+OK\r\n$1\r\n1\r\n",
+        &[ABORTED, "$1\r\n1\r\n"].concat(),
         "-EXECABORT Transaction discarded because of previous errors.\r\n$1\r\n1\r\n",
     );
 }
@@ -160,8 +164,8 @@ fn what_was_queued_under_older_rules_is_not_executed() {
     run.client(&[MULTI, GET_FREE].concat(), &[MULTI, GET_FREE].concat());
     run.server("+OK\r\n+QUEUED\r\n", "+OK\r\n+QUEUED\r\n");
     run.move_to(&after);
-    run.client(EXEC, "*1\r\n$7\r\nDISCARD\r\n");
-    run.server("+OK\r\n", "-EXECABORT Transaction discarded because of previous errors.\r\n");
+    run.client(EXEC, ABORT);
+    run.server(ABORTED, "-EXECABORT Transaction discarded because of previous errors.\r\n");
 }
 
 #[test]
