@@ -473,7 +473,7 @@ fn login_command(call: &mut Call<'_>, how: &How, proof: Option<(Option<&str>, &[
     let mut args: Vec<&[u8]> = Vec::new();
     match (how, proof) {
         (How::Hello { version, name }, proof) => {
-            args.extend([b"HELLO", digit(*version)]);
+            args.extend([b"hello", digit(*version)]);
             if let Some((user, password)) = proof {
                 args.extend([b"AUTH", user.unwrap_or(DEFAULT_USER).as_bytes(), password]);
             }
@@ -482,7 +482,7 @@ fn login_command(call: &mut Call<'_>, how: &How, proof: Option<(Option<&str>, &[
             }
         }
         (How::Unasked | How::Password | How::User, Some((user, password))) => {
-            args.push(b"AUTH");
+            args.push(b"auth");
             args.extend(user.map(str::as_bytes));
             args.push(password);
         }
