@@ -124,6 +124,27 @@ pub(crate) fn commands(verdict: RecordedVerdict) -> CommandRun {
     CommandRun { record: Arc::new(record), generation: 7, database: 3, count: 64 }
 }
 
+/// The same commands, made to say an expiry.
+fn rewritten() -> CommandRun {
+    let run = commands(RecordedVerdict::Allowed);
+    let expiry = Some(RecordedExpiry { ms: 3_600_000, rule: rule("sessions-end") });
+    let verdict = RecordedVerdict::Modified;
+    let record = CommandRecord { verdict, expiry, ..(*run.record).clone() };
+    CommandRun { record: Arc::new(record), ..run }
+}
+
+#[test]
+fn an_expiry_that_was_put_in_is_told_with_its_rule() {
+    let kind = EventKind::CommandsDecided { run: rewritten(), limited_by: None };
+    let written = read(&event(Some(store_session()), kind));
+    assert_eq!(written["unmapped"]["portcullis"]["decision"], "rewritten");
+    assert_eq!(written["policy"]["type"], "ttl");
+    let expected = serde_json::json!([{
+        "name": "expiry", "value": "3600000 ms", "type": "ttl", "data": {"rule": "sessions-end"}
+    }]);
+    assert_eq!(written["enrichments"], expected);
+}
+
 pub(crate) fn completed(failed: u64) -> EventKind {
     let error = (failed > 0).then(|| StoreError::of(b"-WRONGTYPE Operation against a key"));
     let result = RunResult { later: 36, failed, error, bytes: 2304, duration_us: 1_250 };
@@ -230,6 +251,13 @@ fn every_kind_conforms() {
     let closed = || RecordedVerdict::Denied { code: "NOPERM".into(), reason: "closed".into() };
     // (event, class, activity, action/disposition, status)
     let cases = [
+        (
+            event(redis(), EventKind::CommandsDecided { run: rewritten(), limited_by: None }),
+            6005,
+            1,
+            Some((4, 11)),
+            1,
+        ),
         (event(s(), EventKind::SessionOpened { method: "trust" }), 3002, 1, Some((1, 1)), 1),
         (event(s(), failed), 3002, 1, Some((2, 26)), 2),
         (event(None, unknown), 3002, 1, Some((2, 26)), 2),

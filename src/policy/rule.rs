@@ -234,7 +234,10 @@ impl Effect {
             // By its key in rule files.
             Self::Bounds(bounds) => match bounds.first() {
                 Some((Bounded::PatternBytes, _)) => "patterns",
-                Some((Bounded::ExpiryMs, _)) => "ttl",
+                Some((
+                    Bounded::ExpiryMs | Bounded::ExpiryPutInMs | Bounded::ExpiryLoweredMs,
+                    _,
+                )) => "ttl",
                 Some((Bounded::ArgumentBytes | Bounded::Arguments, _)) | None => "values",
             },
         }

@@ -20,12 +20,14 @@ use crate::policy::{Allowed, Decision, IdentityClass, Limit, RuleSet};
 use crate::session::Turn;
 
 mod doors;
+mod expiry;
 mod refusal;
 mod store;
 
 use refusal::{NOT_UNDERSTOOD, no_catalog, not_understood, refusal_of, unknown_relation};
 
 pub use doors::{Door, plan_door};
+pub use expiry::Ended;
 pub(crate) use refusal::NOT_UTF8;
 pub use refusal::{Refusal, Words};
 pub use store::{Aside, NOPERM, Plans, StorePlan, StoreVerdict, admit_command, store_refusal};

@@ -46,13 +46,14 @@ fn what_commands_bring_is_bounded() {
             ("RPUSH s:2 a b c", ""),
             ("RPUSH s:2 a b c d", "this command has 4 arguments, more than 3"),
             ("KEYS *", "NOPERM"),
-            ("SET t:1 v", "longer than 3600000 ms, or for ever"),
+            ("SET t:1 v", "without an expiry"),
             ("SET t:1 v EX 3600", ""),
-            ("SET t:1 v PX 3600001", "longer than"),
-            ("SET t:1 v KEEPTTL", ""),
+            ("SET t:1 v PX 3600001", "3600001 ms, longer than 3600000"),
+            ("SET t:1 v XX KEEPTTL", ""),
+            ("SET t:3 v KEEPTTL", "without an expiry"),
             ("EXPIREAT t:1 9999999999", "longer than"),
-            ("PERSIST t:1", "longer than"),
-            ("RENAME a t:1", "longer than"),
+            ("PERSIST t:1", "without an expiry"),
+            ("RENAME a t:1", "without an expiry"),
             ("HSET t:2 f v", ""),
             ("PUBLISH news:1 m", ""),
             ("PUBLISH mail m", "only news"),
@@ -102,4 +103,65 @@ fn a_listed_script_runs_and_no_other() {
     wait_until("the list is gone", SOON, || {
         matches!(client.command(&["EVALSHA", &listed, "1", "n"]), Reply::Error(_))
     });
+}
+
+#[test]
+fn keys_get_the_expiry_that_rules_put_in_or_lower() {
+    let rules = "version: 1
+rules:
+  - {id: put-in, match: {writes: ['d:*']}, ttl: {default: 1h, max: 1d}}
+  - {id: capped, match: {writes: ['c:*']}, ttl: {cap: 10min}}
+";
+    let server = Redis::with_settings(&[]);
+    let proxy = started(&server, rules);
+    let mut client = RawRedis::connect(proxy.address());
+    let mut admin = server.admin();
+    let mut left = |key: &str| match admin.command(&["TTL", key]) {
+        Reply::Integer(seconds) => seconds,
+        other => panic!("{other:?}"),
+    };
+    check(
+        &mut client,
+        &[
+            ("SET d:put v", ""),
+            ("SET d:said v EX 100", ""),
+            ("SET d:long v EX 86401", "longer than"),
+            ("SET c:none v", ""),
+            ("SET c:past v PXAT 9999999999999", ""),
+            ("SETEX c:setex 999999 v", ""),
+            ("SET c:moved v EX 5", ""),
+            ("EXPIREAT c:moved 9999999999", ""),
+            ("SET c:got v EX 5", ""),
+            ("GETEX c:got EX 999999", ""),
+            ("MULTI", ""),
+            ("SET d:queued v", ""),
+            ("EXPIRE d:queued 100 GT", ""),
+            ("EXEC", ""),
+            ("SETNX d:refused v", "SET with NX and EX"),
+            ("SET d:refused v KEEPTTL", "XX with KEEPTTL"),
+        ],
+    );
+    for (key, most) in [
+        ("d:put", 3600),
+        ("d:said", 100),
+        ("d:queued", 3600),
+        ("c:none", 600),
+        ("c:past", 600),
+        ("c:setex", 600),
+        ("c:moved", 600),
+        ("c:got", 600),
+    ] {
+        let seconds = left(key);
+        assert!((most - 60..=most).contains(&seconds), "{key}: {seconds}");
+    }
+    assert_eq!(left("d:long"), -2, "it is not there");
+    assert_eq!(left("d:refused"), -2, "it is not there");
+    // The option stands behind a value that is streamed, and the next command behind both.
+    let mut long = b"*3\r\n$3\r\nSET\r\n$5\r\nd:big\r\n$3000000\r\n".to_vec();
+    long.resize(long.len() + 3_000_000, b'x');
+    long.extend_from_slice(b"\r\n*2\r\n$6\r\nSTRLEN\r\n$5\r\nd:big\r\n");
+    client.send(&long);
+    assert_eq!(client.reply(), Reply::Simple("OK".into()));
+    assert_eq!(client.reply(), Reply::Integer(3_000_000));
+    assert!((3_540..=3_600).contains(&left("d:big")));
 }

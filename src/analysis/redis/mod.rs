@@ -27,7 +27,7 @@ use channels::Channels;
 use keys::Keys;
 use shape::Replies;
 
-pub use expiry::Expiry;
+pub use expiry::{Amended, Expiry, Said};
 pub use shape::Shape;
 pub use table::{Found, Table};
 

@@ -186,6 +186,12 @@ fn prefixes_and_bounds_are_enforced_whole_or_not_at_all() {
         "match: {}, patterns: {length_max: 64}",
         "match: {writes: ['session:*']}, ttl: {max: 30min}",
         "match: {keys: ['session:*']}, ttl: {required: true}",
+        "match: {keys: ['session:*']}, ttl: {max: 1h, required: true}",
+        "match: {keys: ['session:*']}, ttl: {default: 1h}",
+        "match: {keys: ['session:*']}, ttl: {default: 1h, max: 1h}",
+        "match: {keys: ['session:*']}, ttl: {default: 1ms, cap: 1h}",
+        "match: {keys: ['session:*']}, ttl: {cap: 36500d}",
+        "match: {keys: ['session:*']}, ttl: {cap: 1h, required: true}",
     ] {
         check(rule, "");
     }
@@ -200,9 +206,18 @@ fn prefixes_and_bounds_are_enforced_whole_or_not_at_all() {
         ("match: {}, values: {elements_max: 3}", "`elements_max` is not enforced yet"),
         ("match: {}, patterns: {}", "`length_max` is missing"),
         ("match: {relations: [a.b]}, values: {bytes_max: 1}", "about commands, not statements"),
-        ("match: {}, ttl: {}", "needs `max`, or `required: true`"),
+        ("match: {}, ttl: {}", "needs `max`, `cap`, `default` or `required: true`"),
         ("match: {}, ttl: {required: false}", "unknown value `false`"),
-        ("match: {}, ttl: {default: 1h}", "`default` is not enforced yet"),
+        ("match: {}, ttl: {max: 1h, cap: 1h}", "`max` refuses a longer expiry and `cap` lowers it"),
+        ("match: {}, ttl: {default: 1h, required: true}", "`required` refuses a command without"),
+        ("match: {}, ttl: {default: 2h, max: 1h}", "`default` is longer than the rule lets"),
+        ("match: {}, ttl: {default: 2h, cap: 1h}", "`default` is longer than the rule lets"),
+        ("match: {}, ttl: {default: 0s}", "from 1ms to 36500d"),
+        ("match: {}, ttl: {cap: 36501d}", "from 1ms to 36500d"),
+        ("match: {}, ttl: {cap: soon}", "a duration such as"),
+        ("match: {}, ttl: {default: 1h, over: lower}", "unknown key `over`"),
+        ("match: {}, mode: shadow, ttl: {cap: 1h}", "`ttl` can only be enforced"),
+        ("match: {relations: [a.b]}, ttl: {default: 1h}", "about commands, not statements"),
         ("match: {}, mode: warn, ttl: {max: 1h}", "`ttl` can only be enforced"),
         ("match: {}, allow: {scripts: [a]}", "`a` is not the SHA-1 of a script"),
     ] {
