@@ -109,6 +109,7 @@ pub(crate) fn commands(verdict: RecordedVerdict) -> CommandRun {
         name: "hget".into(),
         categories: vec!["read".into(), "hash".into(), "fast".into()],
         door: false,
+        ends: false,
     };
     let mut record = CommandRecord::new(&read);
     record.patterns = vec!["customer:*".into()];

@@ -27,6 +27,8 @@ pub struct CommandUse {
     /// Closed to everybody until a rule opens it by its own name: administers the server, shows
     /// other clients, or reaches what no argument names.
     pub door: bool,
+    /// May say when a key expires, or take that away.
+    pub ends: bool,
 }
 
 /// One use of one key.

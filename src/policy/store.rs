@@ -107,7 +107,7 @@ impl CommandPattern {
 
     /// Whether the command is among those it stands for.
     pub(crate) fn names(&self, command: &CommandUse) -> bool {
-        let CommandUse { name, categories, door } = command;
+        let CommandUse { name, categories, door, ends: _ } = command;
         match &self.kind {
             CommandKind::Name => {
                 let rest = name.strip_prefix(&*self.text);
@@ -175,7 +175,8 @@ impl StoreMatch {
             && (!self.about_channels() || channels.iter().any(|one| self.fits_channel(one)))
     }
 
-    fn admits_command(&self, command: &CommandUse) -> bool {
+    /// Whether `commands` and `except_commands` let the command through.
+    pub(crate) fn admits_command(&self, command: &CommandUse) -> bool {
         let named = |patterns: &[CommandPattern]| patterns.iter().any(|one| one.names(command));
         (self.commands.is_empty() || named(&self.commands)) && !named(&self.except_commands)
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::analysis::redis::channels::{Channels, Many};
+use crate::analysis::redis::expiry;
 use crate::analysis::redis::keys::{Counting, KeySpec, Keys, Place};
 use crate::analysis::redis::shape::Replies;
 use crate::analysis::redis::special::Special;
@@ -39,7 +40,12 @@ pub(super) fn command(id: CommandId, generated: &str, reviewed: &str) -> Option<
     };
     Some(Command {
         id,
-        fact: Arc::new(CommandUse { name: name.into(), categories, door }),
+        fact: Arc::new(CommandUse {
+            name: name.into(),
+            categories,
+            door,
+            ends: expiry::ends(name),
+        }),
         role: role(kind)?,
         arities: arities(arity, differs)?,
         container: false,

@@ -6,7 +6,7 @@ use crate::policy::Vocabulary;
 
 fn command(name: &str, categories: &[&str], door: bool) -> Arc<CommandUse> {
     let categories = categories.iter().map(|one| Arc::from(*one)).collect();
-    Arc::new(CommandUse { name: name.into(), categories, door })
+    Arc::new(CommandUse { name: name.into(), categories, door, ends: name == "set" })
 }
 
 fn vocabulary() -> Vocabulary {
@@ -192,6 +192,8 @@ fn prefixes_and_bounds_are_enforced_whole_or_not_at_all() {
         "match: {keys: ['session:*']}, ttl: {default: 1ms, cap: 1h}",
         "match: {keys: ['session:*']}, ttl: {cap: 36500d}",
         "match: {keys: ['session:*']}, ttl: {cap: 1h, required: true}",
+        "match: {commands: ['*']}, ttl: {cap: 1h}",
+        "match: {commands: ['@string']}, ttl: {cap: 1h}",
     ] {
         check(rule, "");
     }
@@ -216,6 +218,8 @@ fn prefixes_and_bounds_are_enforced_whole_or_not_at_all() {
         ("match: {}, ttl: {cap: 36501d}", "from 1ms to 36500d"),
         ("match: {}, ttl: {cap: soon}", "a duration such as"),
         ("match: {}, ttl: {default: 1h, over: lower}", "unknown key `over`"),
+        ("match: {commands: [get, client]}, ttl: {cap: 1h}", "`ttl` would never act"),
+        ("match: {commands: ['@write'], except_commands: [set]}, ttl: {max: 1h}", "never act"),
         ("match: {}, mode: shadow, ttl: {cap: 1h}", "`ttl` can only be enforced"),
         ("match: {relations: [a.b]}, ttl: {default: 1h}", "about commands, not statements"),
         ("match: {}, mode: warn, ttl: {max: 1h}", "`ttl` can only be enforced"),

@@ -41,7 +41,8 @@ fn commands() -> Vec<Arc<CommandUse>> {
     let made = COMMANDS.iter().map(|(name, categories)| {
         let categories = categories.split(' ').map(Arc::from).collect();
         let door = name.ends_with('*');
-        Arc::new(CommandUse { name: name.trim_end_matches('*').into(), categories, door })
+        let name = name.trim_end_matches('*').into();
+        Arc::new(CommandUse { name, categories, door, ends: false })
     });
     made.collect()
 }
