@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::decide::Trace;
-use super::decision::Decision;
+use super::decision::{Counted, Decision};
 use super::identity::{Identity, IdentityClass};
 use super::rule::Mode;
 use super::ruleset::RuleSet;
@@ -182,7 +182,12 @@ fn write_decision(f: &mut fmt::Formatter<'_>, decision: &Decision) -> fmt::Resul
             }
             for limit in &allowed.limits {
                 let seconds = limit.per_us / 1_000_000;
-                writeln!(f, "  limit   {} in {seconds} s (rule {})", limit.count, limit.rule)?;
+                let of = match limit.of {
+                    Counted::Uses => "",
+                    Counted::Bytes => " bytes",
+                    Counted::Arguments => " arguments",
+                };
+                writeln!(f, "  limit   {}{of} in {seconds} s (rule {})", limit.count, limit.rule)?;
             }
             for warning in &allowed.warnings {
                 writeln!(f, "  warning {warning}")?;

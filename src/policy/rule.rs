@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::decision::Counted;
 use super::diagnostic::Span;
 use super::identity::Identity;
 use super::pattern::{ColumnPattern, FunctionPattern, Names, RelationPattern, Verbs};
@@ -124,7 +125,8 @@ pub(crate) struct Allow {
 /// So many in so much time, counted for whom.
 #[derive(Debug)]
 pub(crate) struct Rate {
-    pub(crate) count: u32,
+    pub(crate) of: Counted,
+    pub(crate) count: u64,
     pub(crate) per_us: u64,
     pub(crate) by: CountedBy,
 }

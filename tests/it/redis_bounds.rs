@@ -165,3 +165,27 @@ rules:
     assert_eq!(client.reply(), Reply::Integer(3_000_000));
     assert!((3_540..=3_600).contains(&left("d:big")));
 }
+
+#[test]
+fn what_all_connections_bring_is_limited_together() {
+    let rules = "version: 1
+rules:
+  - {id: bytes, match: {writes: ['b:*']}, limit: {bytes: 4MiB/day}}
+  - {id: few, match: {writes: ['a:*']}, limit: {arguments: 3/day}}
+";
+    let server = Redis::with_settings(&[]);
+    let proxy = started(&server, rules);
+    let mut one = RawRedis::connect(proxy.address());
+    let mut other = RawRedis::connect(proxy.address());
+    check(&mut one, &[("RPUSH a:1 x y", ""), ("RPUSH a:1 x y", "NOPERM rule `few`: rate limit")]);
+    check(&mut other, &[("RPUSH a:1 x", ""), ("RPUSH a:1 x", "NOPERM rule `few`: rate limit")]);
+    // A value that is streamed is counted, and refused, by the length it announces.
+    let mut long = b"*3\r\n$3\r\nSET\r\n$3\r\nb:1\r\n$3000000\r\n".to_vec();
+    long.resize(long.len() + 3_000_000, b'x');
+    long.extend_from_slice(b"\r\n");
+    one.send(&long);
+    assert_eq!(one.reply(), Reply::Simple("OK".into()));
+    other.send(&long);
+    assert!(other.reply().error().contains("rule `bytes`: rate limit"), "the second one");
+    check(&mut other, &[("GET a", ""), ("SET b:2 short", ""), ("SET c:1 v", "")]);
+}

@@ -6,6 +6,7 @@ use super::matching::kept;
 use super::one_or_many;
 use crate::name::Glob;
 use crate::obligation::{Bounded, JsonPath};
+use crate::policy::decision::Counted;
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::rule::{Effect, Object};
 use crate::policy::store::{CommandPattern, Places, StoreAllow};
@@ -167,6 +168,10 @@ pub(super) fn fits_effect(span: &Span, object: &Object, effect: &Effect, problem
         Effect::Bounds(_) if object.about_statements() => {
             problems
                 .error(span, "`values`, `patterns` and `ttl` are about commands, not statements");
+            return;
+        }
+        Effect::Limit(rate) if rate.of != Counted::Uses && object.about_statements() => {
+            problems.error(span, "bytes and arguments are counted of commands, not of statements");
             return;
         }
         Effect::Bounds(_)

@@ -16,7 +16,7 @@ use crate::facts::{
     Certainty, ChannelMode, ChannelUse, Exposure, Facts, KeyMode, KeyUse, StoreFacts, Unnamed,
 };
 use crate::obligation::{Bound, Bounded};
-use crate::policy::{Allowed, Decision, DenyReason, Fits, IdentityClass, Limit};
+use crate::policy::{Allowed, Counted, Decision, DenyReason, Fits, IdentityClass, Limit};
 use crate::session::Turn;
 use crate::session::resp::reshape::KeyMasks;
 
@@ -384,12 +384,25 @@ fn exceeded(bound: &Bound, found: u64, command: &Command) -> Refusal {
     Refusal { rule: Some(rule.clone()), hint, ..store_refusal(NOPERM, message) }
 }
 
-/// Charges the plan's limits.
+/// Charges the plan's limits with what a command brings; `streamed` is the length of a last argument
+/// whose bytes are not at hand.
 ///
 /// # Errors
 /// The limit that is used up, worded for the client.
-pub fn admit_command(turn: Turn<'_>, plan: &StorePlan) -> Result<(), Refusal> {
-    match super::charge(turn, &plan.limits) {
+pub fn admit_command(
+    turn: Turn<'_>,
+    plan: &StorePlan,
+    (args, uses): (&(impl Args + ?Sized), &Uses),
+    streamed: Option<usize>,
+) -> Result<(), Refusal> {
+    // What is neither at hand nor streamed is more than any limit gives.
+    let bytes = |at| args.get(at).map_or(streamed.map_or(u64::MAX, count), |arg| count(arg.len()));
+    let amount = |of| match of {
+        Counted::Uses => 1,
+        Counted::Bytes => plain(args, uses).map(bytes).fold(0, u64::saturating_add),
+        Counted::Arguments => count(plain(args, uses).count()),
+    };
+    match super::charge(turn, &plan.limits, &amount) {
         Ok(()) => Ok(()),
         Err(refusal) => Err(Refusal { code: NOPERM, ..refusal }),
     }

@@ -274,7 +274,7 @@ impl Core {
             let plan = Arc::new(StorePlan::refused(Some(command), refusal.clone()));
             return self.refuse_planned(call, None, (plan, None), &refusal);
         }
-        if let Err(refusal) = admit_command(call.turn, &plan) {
+        if let Err(refusal) = admit_command(call.turn, &plan, (args, &self.uses), self.announced) {
             let rule = refusal.rule.clone();
             return self.refuse_planned(call, None, (plan, rule), &refusal);
         }

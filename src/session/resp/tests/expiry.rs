@@ -16,7 +16,7 @@ rules:
 ";
 
 /// As an array of bulk strings, from a line of words.
-fn array(line: &str) -> String {
+pub(super) fn array(line: &str) -> String {
     let words: Vec<&str> = line.split(' ').collect();
     let bulks = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len()));
     format!("*{}\r\n{}", words.len(), bulks.collect::<String>())

@@ -1,6 +1,8 @@
 //! Tenants, scripts and bounds.
 
 use super::*;
+use crate::obligation::Bounded;
+use crate::policy::Counted;
 
 #[test]
 fn names_of_a_tenant_stand_behind_a_prefix() {
@@ -117,4 +119,34 @@ fn bounds_come_with_permission() {
     assert_eq!(bounds("set w=s:1!"), [("r0".into(), 1024), ("r0".into(), 10)]);
     assert_eq!(bounds("set w=a!"), []);
     assert_eq!(bounds("scan *listed"), [("r1".into(), 64)]);
+    let ttl = store_set(&["match: {writes: ['s:*']}, ttl: {default: 1h, cap: 1d}"]);
+    let Decision::Allow(allowed) = decided(&ttl, store_login(), &store_facts("set w=s:1!")) else {
+        panic!()
+    };
+    let found: Vec<_> = allowed.bounds.iter().map(|bound| (bound.what, bound.max)).collect();
+    let day = 24 * 3_600_000;
+    assert_eq!(
+        found,
+        [
+            (Bounded::ExpiryMs, day),
+            (Bounded::ExpiryLoweredMs, day),
+            (Bounded::ExpiryPutInMs, 3_600_000)
+        ]
+    );
+}
+
+#[test]
+fn limits_on_what_commands_bring_come_with_permission() {
+    let set = store_set(&[
+        "match: {writes: ['s:*']}, limit: {bytes: 1KiB/s}",
+        "match: {}, limit: {arguments: 10/s}",
+    ]);
+    let limits = |words: &str| match decided(&set, store_login(), &store_facts(words)) {
+        Decision::Allow(allowed) => {
+            allowed.limits.iter().map(|limit| (limit.of, limit.count)).collect::<Vec<_>>()
+        }
+        Decision::Deny(denial) => panic!("{}", denial.message),
+    };
+    assert_eq!(limits("set w=s:1!"), [(Counted::Bytes, 1024), (Counted::Arguments, 10)]);
+    assert_eq!(limits("set w=a!"), [(Counted::Arguments, 10)]);
 }
