@@ -82,7 +82,7 @@ pub(crate) struct Object {
 pub(crate) enum Effect {
     Mask(Mask),
     Filter(Filter),
-    Allow(Allow),
+    Allow(Box<Allow>),
     Deny {
         message: Option<Box<str>>,
     },

@@ -189,3 +189,31 @@ rules:
     assert!(other.reply().error().contains("rule `bytes`: rate limit"), "the second one");
     check(&mut other, &[("GET a", ""), ("SET b:2 short", ""), ("SET c:1 v", "")]);
 }
+
+#[test]
+fn a_listed_function_runs_and_no_other() {
+    let server = Redis::with_settings(&[]);
+    let library = "#!lua name=counting\n\
+        redis.register_function('count', function(keys) return redis.call('incr', keys[1]) end)\n\
+        redis.register_function('other', function(keys) return redis.call('incr', 'x:1') end)";
+    assert_eq!(server.admin().command(&["FUNCTION", "LOAD", library]), Reply::text("counting"));
+    let list = "  - {id: counts, match: {}, allow: {library_functions: [count]}}\n";
+    let proxy = started(&server, &format!("{RULES}{list}"));
+    let mut client = RawRedis::connect(proxy.address());
+    check(
+        &mut client,
+        &[
+            ("FCALL count 1 n", ""),
+            ("fcall count 1 x:1", "NOPERM"),
+            ("FCALL COUNT 1 n", "is not available unless a rule opens it"),
+            ("FCALL other 1 n", "is not available unless a rule opens it"),
+            ("FCALL_RO other 0", "is not available"),
+            ("FCALL count", "wrong number of arguments"),
+            ("EVALSHA count 1 n", "is not available"),
+            ("FUNCTION LOAD x", "is not available"),
+            ("FUNCTION DELETE counting", "is not available"),
+        ],
+    );
+    assert_eq!(client.command(&["GET", "n"]), Reply::text("1"));
+    assert_eq!(server.admin().command(&["EXISTS", "x:1"]), Reply::Integer(0));
+}

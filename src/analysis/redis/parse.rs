@@ -8,7 +8,7 @@ use crate::analysis::redis::keys::{Counting, KeySpec, Keys, Place};
 use crate::analysis::redis::shape::Replies;
 use crate::analysis::redis::special::Special;
 use crate::analysis::redis::{Answered, Arity, Command, CommandId, Role, Subscribed};
-use crate::facts::{ChannelMode, CommandUse, Exposure, KeyMode, Unnamed};
+use crate::facts::{ChannelMode, CommandUse, Exposure, KeyMode, KnownBy, Unnamed};
 
 /// One line of `commands.tsv` with its line of `reviewed.tsv`; `None` if one of them is not as the
 /// head of its file says.
@@ -27,9 +27,10 @@ pub(super) fn command(id: CommandId, generated: &str, reviewed: &str) -> Option<
         _ => return None,
     };
     let categories = words(categories).map(Arc::from).collect();
-    let (script, touches) = match touches.strip_prefix("script@") {
-        Some(place) => (Some(place.parse().ok()?), "reached"),
-        None => (None, touches),
+    let (script, touches) = match touches.split_once('@') {
+        Some(("script", place)) => (Some((place.parse().ok()?, KnownBy::Digest)), "reached"),
+        Some(("function", place)) => (Some((place.parse().ok()?, KnownBy::Name)), "reached"),
+        Some(_) | None => (None, touches),
     };
     let (unnamed, channels) = touched(touches)?;
     let counting = match unnamed {

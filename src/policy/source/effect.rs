@@ -41,7 +41,7 @@ pub(super) fn read(map: &mut MapReader<'_>, problems: &mut Problems) -> Option<E
     match key {
         "mask" => mask(node, problems).map(Effect::Mask),
         "filter" => filter(node, problems).map(Effect::Filter),
-        "allow" => allow(node, problems).map(Effect::Allow),
+        "allow" => allow(node, problems).map(|allow| Effect::Allow(Box::new(allow))),
         "deny" => deny(node, problems),
         "prefix" => prefix(node, problems).map(Effect::Prefix),
         "values" => store::values(node, problems).map(Effect::Bounds),
@@ -314,7 +314,7 @@ fn allow(node: &Node, problems: &mut Problems) -> Option<Allow> {
     let about_statements = statements.is_some() || relations.is_some() || functions.is_some();
     if !about_statements && !store.is_written() {
         let needs = "`allow` needs `statements`, `relations` or `functions`, \
-                     or `commands`, `keys`, `reads`, `writes`, `channels` or `scripts`";
+                     or `commands`, `keys`, `reads`, `writes`, `channels`, `scripts` or `library_functions`";
         problems.error(&node.span, needs);
         return None;
     }

@@ -37,6 +37,7 @@ pub(super) fn path(text: &str) -> Result<(JsonPath, Box<str>), String> {
 pub(super) fn allow(map: &mut MapReader<'_>, problems: &mut Problems) -> StoreAllow {
     let commands = map.optional("commands").map(|node| commands(node, problems));
     let scripts = map.optional("scripts").map(|node| scripts(node, problems));
+    let functions = map.optional("library_functions").map(|node| functions(node, problems));
     let mut listed = |key| map.optional(key).map(|node| globs(node, problems));
     StoreAllow {
         commands,
@@ -45,6 +46,7 @@ pub(super) fn allow(map: &mut MapReader<'_>, problems: &mut Problems) -> StoreAl
         writes: listed("writes"),
         channels: listed("channels"),
         scripts,
+        functions,
         only_doors: false,
     }
 }
@@ -57,6 +59,17 @@ fn scripts(node: &Node, problems: &mut Problems) -> Vec<Arc<str>> {
     };
     let texts = one_or_many(node, problems).into_iter();
     texts.filter_map(|(text, span)| kept(digest(text), span, problems)).collect()
+}
+
+fn functions(node: &Node, problems: &mut Problems) -> Vec<Arc<str>> {
+    let name = |text: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        let named = !text.is_empty() && text.bytes().all(plain);
+        let wrong = || format!("`{text}` is no name of a function: letters, digits, underscores");
+        named.then(|| text.into()).ok_or_else(wrong)
+    };
+    let texts = one_or_many(node, problems).into_iter();
+    texts.filter_map(|(text, span)| kept(name(text), span, problems)).collect()
 }
 
 /// `values: {bytes_max, arguments_max}`.

@@ -13,7 +13,8 @@ use super::{Refusal, Words};
 use crate::analysis::redis::{Args, Command, CommandId, Expiry, Uses};
 use crate::event::{CommandRecord, RecordedMask, RecordedVerdict};
 use crate::facts::{
-    Certainty, ChannelMode, ChannelUse, Exposure, Facts, KeyMode, KeyUse, StoreFacts, Unnamed,
+    Certainty, ChannelMode, ChannelUse, Exposure, Facts, KeyMode, KeyUse, ScriptUse, StoreFacts,
+    Unnamed,
 };
 use crate::obligation::{Bound, Bounded};
 use crate::policy::{Allowed, Counted, Decision, DenyReason, Fits, IdentityClass, Limit};
@@ -226,9 +227,9 @@ impl Plans {
         self.examples.0.clear();
         self.examples.1.clear();
         let rules = &turn.rules.set;
-        key.script = match uses.script.map(|at| args.get(at)) {
-            Some(Some(digest)) => Some(rules.script_fits(class, digest)),
-            Some(None) => return,
+        key.script = match uses.script.map(|(at, known_by)| (args.get(at), known_by)) {
+            Some((Some(name), known_by)) => Some(rules.script_fits(class, name, known_by)),
+            Some((None, _)) => return,
             None => None,
         };
         for (place, used) in uses.keys.iter().enumerate() {
@@ -276,7 +277,7 @@ impl Plans {
                 keys: keys.collect(),
                 channels: channels.collect(),
                 unnamed: uses.unnamed,
-                script: uses.script.map(name),
+                script: uses.script.map(|(at, known_by)| ScriptUse { name: name(at), known_by }),
             },
         }
     }

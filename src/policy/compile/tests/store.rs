@@ -223,6 +223,9 @@ fn prefixes_and_bounds_are_enforced_whole_or_not_at_all() {
         ("match: {}, mode: shadow, ttl: {cap: 1h}", "`ttl` can only be enforced"),
         ("match: {relations: [a.b]}, ttl: {default: 1h}", "about commands, not statements"),
         ("match: {}, mode: warn, ttl: {max: 1h}", "`ttl` can only be enforced"),
+        ("match: {}, allow: {library_functions: ['a*']}", "`a*` is no name of a function"),
+        ("match: {}, allow: {library_functions: ['']}", "`` is no name of a function"),
+        ("match: {protocol: postgresql}, allow: {library_functions: [a]}", "speaks of commands"),
         ("match: {}, allow: {scripts: [a]}", "`a` is not the SHA-1 of a script"),
     ] {
         check(rule, expected);
