@@ -18,7 +18,9 @@ mod ocsf;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use command::{CommandClass, CommandRecord, CommandRun, RecordedMask, RunResult, StoreError};
+pub use command::{
+    CommandClass, CommandRecord, CommandRun, RecordedExpiry, RecordedMask, RunResult, StoreError,
+};
 pub use ocsf::{CommandJson, Instance, Judgement, SessionJson, StatementJson};
 
 /// Wall-clock and monotonic time of one turn, taken once by the shell and passed as a value.
@@ -188,7 +190,7 @@ impl<T> fmt::Debug for Prepared<T> {
 pub enum RecordedVerdict {
     /// Forwarded unchanged.
     Allowed,
-    /// Forwarded rewritten (masked or filtered).
+    /// Forwarded rewritten (masked, filtered, or with another expiry).
     Modified,
     /// Refused. `code` is the SQLSTATE (or protocol error word), `reason` holds no literal.
     Denied {

@@ -10,7 +10,8 @@ use crate::name::RelationPath;
 mod store;
 
 pub use store::{
-    ChannelMode, ChannelUse, CommandUse, Exposure, KeyMode, KeyUse, StoreFacts, Unnamed,
+    ChannelMode, ChannelUse, CommandUse, Exposure, KeyMode, KeyUse, KnownBy, ScriptUse, StoreFacts,
+    Unnamed,
 };
 
 /// Everything policy may know about one text sent by a client (one or several statements).

@@ -244,7 +244,7 @@ pub struct Tenancy {
 pub struct Bound {
     /// What is bounded.
     pub what: Bounded,
-    /// The most there may be.
+    /// The most there may be; of what is no bound, how much is given.
     pub max: u64,
     /// The rule that asked for it.
     pub rule: RuleId,
@@ -262,6 +262,11 @@ pub enum Bounded {
     /// Milliseconds until the keys that the command writes expire, where it says or takes away when;
     /// never is more than any number.
     ExpiryMs,
+    /// No bound: milliseconds after which the keys expire that the command writes without saying
+    /// when, where it could say so. It is made to say it.
+    ExpiryPutInMs,
+    /// No bound, either: a longer expiry that the command says becomes this many milliseconds.
+    ExpiryLoweredMs,
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ pub fn verify(
         Some(Refused::Address)
     } else if !key.admits_database(&login.datasource, &login.database) {
         Some(Refused::Scope)
-    } else if key.limit().is_some_and(|limit| throttles.take(&limit, now.mono_us).is_err()) {
+    } else if key.limit().is_some_and(|limit| throttles.take(&limit, 1, now.mono_us).is_err()) {
         // Charged last: only who holds the key can use its budget up.
         Some(Refused::Rate)
     } else {

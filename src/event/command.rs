@@ -27,6 +27,8 @@ pub struct CommandRecord {
     pub observed: Vec<RuleId>,
     /// What is masked.
     pub masked: Vec<RecordedMask>,
+    /// The expiry the commands were made to say, if they were.
+    pub expiry: Option<RecordedExpiry>,
     /// The record's part of each event, made on first use; start with `Prepared::default()`.
     pub json: Prepared<CommandJson>,
 }
@@ -42,6 +44,7 @@ impl CommandRecord {
             rules: Vec::new(),
             observed: Vec::new(),
             masked: Vec::new(),
+            expiry: None,
             json: Prepared::default(),
         }
     }
@@ -61,6 +64,7 @@ impl CommandRecord {
             rules: Vec::new(),
             observed: Vec::new(),
             masked: Vec::new(),
+            expiry: None,
             json: Prepared::default(),
         }
     }
@@ -75,6 +79,15 @@ pub struct RecordedMask {
     pub function: &'static str,
     /// Class of the data, if the rule is about one.
     pub class: Option<Arc<str>>,
+}
+
+/// An expiry that the client did not give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordedExpiry {
+    /// How long, in milliseconds.
+    pub ms: u64,
+    /// The rule that asked for it.
+    pub rule: RuleId,
 }
 
 /// A run of commands in one session: decided alike, within a second or so.

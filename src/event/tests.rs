@@ -109,6 +109,7 @@ pub(crate) fn commands(verdict: RecordedVerdict) -> CommandRun {
         name: "hget".into(),
         categories: vec!["read".into(), "hash".into(), "fast".into()],
         door: false,
+        ends: false,
     };
     let mut record = CommandRecord::new(&read);
     record.patterns = vec!["customer:*".into()];
@@ -122,6 +123,27 @@ pub(crate) fn commands(verdict: RecordedVerdict) -> CommandRun {
     }
     record.verdict = verdict;
     CommandRun { record: Arc::new(record), generation: 7, database: 3, count: 64 }
+}
+
+/// The same commands, made to say an expiry.
+fn rewritten() -> CommandRun {
+    let run = commands(RecordedVerdict::Allowed);
+    let expiry = Some(RecordedExpiry { ms: 3_600_000, rule: rule("sessions-end") });
+    let verdict = RecordedVerdict::Modified;
+    let record = CommandRecord { verdict, expiry, ..(*run.record).clone() };
+    CommandRun { record: Arc::new(record), ..run }
+}
+
+#[test]
+fn an_expiry_that_was_put_in_is_told_with_its_rule() {
+    let kind = EventKind::CommandsDecided { run: rewritten(), limited_by: None };
+    let written = read(&event(Some(store_session()), kind));
+    assert_eq!(written["unmapped"]["portcullis"]["decision"], "rewritten");
+    assert_eq!(written["policy"]["type"], "ttl");
+    let expected = serde_json::json!([{
+        "name": "expiry", "value": "3600000 ms", "type": "ttl", "data": {"rule": "sessions-end"}
+    }]);
+    assert_eq!(written["enrichments"], expected);
 }
 
 pub(crate) fn completed(failed: u64) -> EventKind {
@@ -230,6 +252,13 @@ fn every_kind_conforms() {
     let closed = || RecordedVerdict::Denied { code: "NOPERM".into(), reason: "closed".into() };
     // (event, class, activity, action/disposition, status)
     let cases = [
+        (
+            event(redis(), EventKind::CommandsDecided { run: rewritten(), limited_by: None }),
+            6005,
+            1,
+            Some((4, 11)),
+            1,
+        ),
         (event(s(), EventKind::SessionOpened { method: "trust" }), 3002, 1, Some((1, 1)), 1),
         (event(s(), failed), 3002, 1, Some((2, 26)), 2),
         (event(None, unknown), 3002, 1, Some((2, 26)), 2),

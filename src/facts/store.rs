@@ -13,8 +13,26 @@ pub struct StoreFacts {
     pub channels: Vec<ChannelUse>,
     /// What it does to keys it does not name.
     pub unnamed: Unnamed,
-    /// The digest of a script it runs, as the client names it; what that does besides is `unnamed`.
-    pub script: Option<Arc<[u8]>>,
+    /// The script it runs; what that does besides is `unnamed`.
+    pub script: Option<ScriptUse>,
+}
+
+/// Code at the server that a command runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptUse {
+    /// As the client names it.
+    pub name: Arc<[u8]>,
+    /// What the name is.
+    pub known_by: KnownBy,
+}
+
+/// What code at the server is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KnownBy {
+    /// A digest of its text: another text has another one.
+    Digest,
+    /// The name of a function of a library, behind which another text may be put.
+    Name,
 }
 
 /// One command, as the table of commands describes it.
@@ -27,6 +45,8 @@ pub struct CommandUse {
     /// Closed to everybody until a rule opens it by its own name: administers the server, shows
     /// other clients, or reaches what no argument names.
     pub door: bool,
+    /// May say when a key expires, or take that away.
+    pub ends: bool,
 }
 
 /// One use of one key.

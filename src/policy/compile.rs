@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::decision::Counted;
 use super::diagnostic::{Diagnostic, nearest};
 use super::identity::Identities;
 use super::predicate::LOGIN_VALUES;
@@ -177,6 +178,9 @@ impl Speaks {
             Effect::Filter(_) => (true, false),
             Effect::Prefix(_) => (false, true),
             Effect::Bounds(_) => (rule.object.about_statements(), true),
+            Effect::Limit(rate) if rate.of != Counted::Uses => {
+                (rule.object.about_statements(), true)
+            }
             Effect::Mask(_) | Effect::Deny { .. } | Effect::Limit(_) => {
                 (rule.object.about_statements(), !rule.object.store.is_empty())
             }

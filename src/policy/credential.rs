@@ -13,7 +13,7 @@ use super::predicate::{LOGIN_VALUES, is_name};
 use super::rule::inside;
 use super::source::{bounded, kept, network, one_or_many, rate_of, shown_text};
 use super::yaml::{MapReader, Node, Problems};
-use super::{Limit, instant};
+use super::{Counted, Limit, instant};
 use crate::name::{Glob, RuleId};
 
 /// What a login proved itself with.
@@ -55,7 +55,7 @@ pub struct ApiKey {
     /// Where it may be used from; empty is everywhere.
     allowed_ips: Vec<IpNet>,
     /// How many logins in how many microseconds.
-    rate: Option<(u32, u64)>,
+    rate: Option<(u64, u64)>,
     scopes: Scopes,
 }
 
@@ -101,7 +101,14 @@ impl ApiKey {
     pub fn limit(&self) -> Option<Limit> {
         let (count, per_us) = self.rate?;
         let rule = RuleId(format!("key:{}", self.prefix).into());
-        Some(Limit { rule, count, per_us, subject: Arc::clone(&self.user), enforced: true })
+        Some(Limit {
+            rule,
+            of: Counted::Uses,
+            count,
+            per_us,
+            subject: Arc::clone(&self.user),
+            enforced: true,
+        })
     }
 
     /// Roles its holder has beyond those of the user.

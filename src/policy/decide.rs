@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::decision::{Allowed, Decision, Denial, DenyReason, Limit};
+use super::decision::{Allowed, Counted, Decision, Denial, DenyReason, Limit};
 use super::identity::IdentityClass;
 use super::rule::{Effect, Filter, Mask, Mode, Object, Rule, Selected};
 use super::ruleset::RuleSet;
@@ -106,6 +106,11 @@ impl<'a> Question<'a> {
     /// Whether the rule has something to say about this text.
     fn matches(&self, rule: &Rule) -> bool {
         match &rule.effect {
+            Effect::Limit(rate)
+                if rate.of != Counted::Uses && self.facts.store.command.is_none() =>
+            {
+                false
+            }
             Effect::Deny { .. } | Effect::Limit(_) | Effect::Bounds(_) => {
                 rule.object.fits(self.facts, &self.set.labels)
             }
@@ -257,6 +262,7 @@ impl<'a> Question<'a> {
         match &rule.effect {
             Effect::Limit(rate) => Some(Limit {
                 rule: rule.id.clone(),
+                of: rate.of,
                 count: rate.count,
                 per_us: rate.per_us,
                 subject: self.class.identity.subject(&rate.by),

@@ -71,14 +71,27 @@ pub enum DenyReason {
 pub struct Limit {
     /// The rule.
     pub rule: RuleId,
+    /// What is counted.
+    pub of: Counted,
     /// How many in `per_us`.
-    pub count: u32,
+    pub count: u64,
     /// The window in microseconds.
     pub per_us: u64,
     /// Whom it counts for (user name, or whatever `by:` names), already resolved.
     pub subject: Arc<str>,
     /// `true` in mode `enforce`; otherwise only observed.
     pub enforced: bool,
+}
+
+/// What a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// Statements, commands, or logins.
+    Uses,
+    /// Bytes that commands bring, in arguments that are neither their names nor keys nor channels.
+    Bytes,
+    /// Such arguments.
+    Arguments,
 }
 
 impl Denial {

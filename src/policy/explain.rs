@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::decide::Trace;
-use super::decision::Decision;
+use super::decision::{Counted, Decision};
 use super::identity::{Identity, IdentityClass};
 use super::rule::Mode;
 use super::ruleset::RuleSet;
 use crate::facts::Facts;
 use crate::name::RuleId;
-use crate::obligation::Bounded;
+use crate::obligation::{Bound, Bounded};
 
 /// A decision with everything that led to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,17 +168,26 @@ fn write_decision(f: &mut fmt::Formatter<'_>, decision: &Decision) -> fmt::Resul
                 writeln!(f, "  prefix  {} (rule {})", tenancy.prefix, tenancy.rule)?;
             }
             for bound in &allowed.bounds {
-                let what = match bound.what {
-                    Bounded::PatternBytes => "bytes of a pattern",
-                    Bounded::ArgumentBytes => "bytes of an argument",
-                    Bounded::Arguments => "arguments",
-                    Bounded::ExpiryMs => "ms to expiry",
+                let Bound { what, max, rule } = bound;
+                let what = match what {
+                    Bounded::PatternBytes => format!("at most {max} bytes of a pattern"),
+                    Bounded::ArgumentBytes => format!("at most {max} bytes of an argument"),
+                    Bounded::Arguments => format!("at most {max} arguments"),
+                    Bounded::ExpiryMs if *max >= u64::MAX - 1 => "must expire".to_owned(),
+                    Bounded::ExpiryMs => format!("at most {max} ms to expiry"),
+                    Bounded::ExpiryPutInMs => format!("expires after {max} ms if not told"),
+                    Bounded::ExpiryLoweredMs => format!("a longer expiry becomes {max} ms"),
                 };
-                writeln!(f, "  at most {} {what} (rule {})", bound.max, bound.rule)?;
+                writeln!(f, "  {what} (rule {rule})")?;
             }
             for limit in &allowed.limits {
                 let seconds = limit.per_us / 1_000_000;
-                writeln!(f, "  limit   {} in {seconds} s (rule {})", limit.count, limit.rule)?;
+                let of = match limit.of {
+                    Counted::Uses => "",
+                    Counted::Bytes => " bytes",
+                    Counted::Arguments => " arguments",
+                };
+                writeln!(f, "  limit   {}{of} in {seconds} s (rule {})", limit.count, limit.rule)?;
             }
             for warning in &allowed.warnings {
                 writeln!(f, "  warning {warning}")?;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::identity::IdentityClass;
 use super::rule::{Effect, Label, Rule};
 use super::ruleset::RuleSet;
-use super::store::{reaches, stays_inside};
-use crate::facts::{ChannelMode, ChannelUse, KeyUse, StoreFacts};
+use super::store::{is_script, reaches, stays_inside};
+use crate::facts::{ChannelMode, ChannelUse, KeyUse, KnownBy, StoreFacts};
 use crate::name::Glob;
 
 /// The patterns one key or channel fits. Two keys of one identity class with equal fits, used alike,
@@ -52,13 +52,15 @@ pub(crate) struct ClassPatterns {
     channels: Vec<(Arc<str>, Glob)>,
     /// Digests of scripts.
     scripts: Vec<Arc<str>>,
+    /// Names of functions of libraries.
+    functions: Vec<Arc<str>>,
 }
 
 impl ClassPatterns {
     /// Those of the rules that concern an identity, and of the labels these speak of.
     pub(crate) fn of(rules: &[&Rule], labels: &[Label]) -> Self {
         let (mut keys, mut channels): (Vec<&Glob>, Vec<&Glob>) = (Vec::new(), Vec::new());
-        let mut scripts: Vec<Arc<str>> = Vec::new();
+        let (mut scripts, mut functions) = (Vec::new(), Vec::new());
         for rule in rules {
             let object = &rule.object;
             keys.extend(object.store.key_globs());
@@ -69,6 +71,7 @@ impl ClassPatterns {
                     keys.extend(allow.store.key_globs());
                     channels.extend(allow.store.channels.iter().flatten());
                     scripts.extend(allow.store.scripts.iter().flatten().cloned());
+                    functions.extend(allow.store.functions.iter().flatten().cloned());
                 }
                 Effect::Mask(_)
                 | Effect::Filter(_)
@@ -78,9 +81,11 @@ impl ClassPatterns {
                 | Effect::Bounds(_) => {}
             }
         }
-        scripts.sort();
-        scripts.dedup();
-        Self { keys: distinct(keys), channels: distinct(channels), scripts }
+        for names in [&mut scripts, &mut functions] {
+            names.sort();
+            names.dedup();
+        }
+        Self { keys: distinct(keys), channels: distinct(channels), scripts, functions }
     }
 }
 
@@ -117,11 +122,15 @@ impl RuleSet {
         fits
     }
 
-    /// Which of the scripts that rules list the client names.
-    pub fn script_fits(&self, class: &IdentityClass, digest: &[u8]) -> Fits {
+    /// Which of the scripts that rules list the client names, or of the functions.
+    pub fn script_fits(&self, class: &IdentityClass, name: &[u8], known_by: KnownBy) -> Fits {
         let mut fits = Fits::default();
-        for (bit, script) in class.patterns.scripts.iter().enumerate() {
-            if digest.eq_ignore_ascii_case(script.as_bytes()) {
+        let listed = match known_by {
+            KnownBy::Digest => &class.patterns.scripts,
+            KnownBy::Name => &class.patterns.functions,
+        };
+        for (bit, script) in listed.iter().enumerate() {
+            if is_script(script, name, known_by) {
                 fits.set(bit);
             }
         }

@@ -13,10 +13,23 @@ use super::decision::Limit;
 /// Rate-limit counters, shared by all sessions; they survive a reload.
 #[derive(Debug, Default)]
 pub struct Throttles {
-    /// (rule, subject) → when the bucket is full again, microseconds of the monotonic clock.
+    /// (rule, subject) → when the bucket is full again, nanoseconds of the monotonic clock: a byte of
+    /// many costs less than a microsecond.
     arrivals: DashMap<(Arc<str>, Arc<str>), u64>,
     /// When full buckets were last dropped.
     purged_us: AtomicU64,
+}
+
+/// Why a limit gives nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exceeded {
+    /// The budget is used up.
+    For {
+        /// When there will be enough, in microseconds.
+        us: u64,
+    },
+    /// More is asked for than the limit gives in its whole window.
+    Always,
 }
 
 /// Most buckets kept. Above it full ones are dropped, and while all are in use new subjects wait.
@@ -25,29 +38,34 @@ const SUBJECTS_MAX: usize = 100_000;
 const PURGE_EVERY_US: u64 = 1_000_000;
 
 impl Throttles {
-    /// Takes one from the limit's budget.
+    /// Takes so many from the limit's budget.
     ///
     /// # Errors
-    /// The budget is used up; the value says in how many microseconds one will be there.
-    pub fn take(&self, limit: &Limit, mono_us: u64) -> Result<(), u64> {
+    /// The budget is used up, or never so large; nothing is taken.
+    pub fn take(&self, limit: &Limit, amount: u64, mono_us: u64) -> Result<(), Exceeded> {
+        if amount > limit.count {
+            return Err(Exceeded::Always);
+        }
         let key = (Arc::clone(&limit.rule.0), Arc::clone(&limit.subject));
-        // Each permission costs this much of the window; at least one, or it would cost nothing.
-        let cost_us = (limit.per_us / u64::from(limit.count.max(1))).max(1);
+        let (now_ns, per_ns) = (mono_us.saturating_mul(1_000), limit.per_us.saturating_mul(1_000));
+        // Each costs this much of the window; at least one together, or they would cost nothing.
+        let cost = u128::from(per_ns) * u128::from(amount) / u128::from(limit.count.max(1));
+        let cost_ns = u64::try_from(cost).unwrap_or(per_ns).max(1);
         if self.arrivals.len() >= SUBJECTS_MAX && !self.arrivals.contains_key(&key) {
             self.purge(mono_us);
             if self.arrivals.len() >= SUBJECTS_MAX {
-                return Err(cost_us);
+                return Err(Exceeded::For { us: cost_ns.div_ceil(1_000) });
             }
         }
-        let mut arrival = self.arrivals.entry(key).or_insert(mono_us);
-        let from = (*arrival).max(mono_us);
-        let budget_us = limit.per_us.saturating_sub(cost_us);
-        let ahead_us = from.saturating_sub(mono_us);
-        if ahead_us > budget_us {
+        let mut arrival = self.arrivals.entry(key).or_insert(now_ns);
+        let from = (*arrival).max(now_ns);
+        let budget_ns = per_ns.saturating_sub(cost_ns);
+        let ahead_ns = from.saturating_sub(now_ns);
+        if ahead_ns > budget_ns {
             // A limit that a reload tightened may find more taken than its window holds.
-            return Err(ahead_us.saturating_sub(budget_us));
+            return Err(Exceeded::For { us: (ahead_ns - budget_ns).div_ceil(1_000) });
         }
-        *arrival = from.saturating_add(cost_us);
+        *arrival = from.saturating_add(cost_ns);
         Ok(())
     }
 
@@ -59,7 +77,7 @@ impl Throttles {
         let now = mono_us.max(1);
         if self.purged_us.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
-            self.arrivals.retain(|_, arrival| *arrival > mono_us);
+            self.arrivals.retain(|_, arrival| *arrival > mono_us.saturating_mul(1_000));
         }
     }
 }
@@ -68,10 +86,11 @@ impl Throttles {
 mod tests {
     use super::*;
     use crate::name::RuleId;
+    use crate::policy::decision::Counted;
 
-    fn limit(count: u32, per_us: u64, subject: &str) -> Limit {
+    fn limit(count: u64, per_us: u64, subject: &str) -> Limit {
         let rule = RuleId("r".into());
-        Limit { rule, count, per_us, subject: subject.into(), enforced: true }
+        Limit { rule, of: Counted::Uses, count, per_us, subject: subject.into(), enforced: true }
     }
 
     #[test]
@@ -79,24 +98,24 @@ mod tests {
         let throttles = Throttles::default();
         let limit = limit(10, 1_000_000, "maria");
         for _ in 0..10 {
-            assert_eq!(throttles.take(&limit, 5_000_000), Ok(()));
+            assert_eq!(throttles.take(&limit, 1, 5_000_000), Ok(()));
         }
-        assert_eq!(throttles.take(&limit, 5_000_000), Err(100_000));
-        assert_eq!(throttles.take(&limit, 5_099_999), Err(1));
-        assert_eq!(throttles.take(&limit, 5_100_000), Ok(()));
-        assert_eq!(throttles.take(&limit, 5_100_000), Err(100_000));
+        assert_eq!(throttles.take(&limit, 1, 5_000_000), Err(Exceeded::For { us: 100_000 }));
+        assert_eq!(throttles.take(&limit, 1, 5_099_999), Err(Exceeded::For { us: 1 }));
+        assert_eq!(throttles.take(&limit, 1, 5_100_000), Ok(()));
+        assert_eq!(throttles.take(&limit, 1, 5_100_000), Err(Exceeded::For { us: 100_000 }));
         for _ in 0..10 {
-            assert_eq!(throttles.take(&limit, 7_000_000), Ok(()));
+            assert_eq!(throttles.take(&limit, 1, 7_000_000), Ok(()));
         }
-        assert!(throttles.take(&limit, 7_000_000).is_err());
+        assert!(throttles.take(&limit, 1, 7_000_000).is_err());
     }
 
     #[test]
     fn subjects_do_not_share_a_budget() {
         let throttles = Throttles::default();
-        assert_eq!(throttles.take(&limit(1, 1000, "a"), 0), Ok(()));
-        assert_eq!(throttles.take(&limit(1, 1000, "b"), 0), Ok(()));
-        assert!(throttles.take(&limit(1, 1000, "a"), 0).is_err());
+        assert_eq!(throttles.take(&limit(1, 1000, "a"), 1, 0), Ok(()));
+        assert_eq!(throttles.take(&limit(1, 1000, "b"), 1, 0), Ok(()));
+        assert!(throttles.take(&limit(1, 1000, "a"), 1, 0).is_err());
     }
 
     #[test]
@@ -104,11 +123,30 @@ mod tests {
         let throttles = Throttles::default();
         let each = |n: usize| limit(1, 1_000, &n.to_string());
         for n in 0..SUBJECTS_MAX {
-            assert_eq!(throttles.take(&each(n), 10), Ok(()));
+            assert_eq!(throttles.take(&each(n), 1, 10), Ok(()));
         }
-        assert!(throttles.take(&each(SUBJECTS_MAX), 10).is_err(), "all are in use");
-        assert!(throttles.take(&each(0), 10).is_err(), "known subjects keep their state");
-        assert_eq!(throttles.take(&each(SUBJECTS_MAX), 2_000_000), Ok(()));
+        assert!(throttles.take(&each(SUBJECTS_MAX), 1, 10).is_err(), "all are in use");
+        assert!(throttles.take(&each(0), 1, 10).is_err(), "known subjects keep their state");
+        assert_eq!(throttles.take(&each(SUBJECTS_MAX), 1, 2_000_000), Ok(()));
         assert!(throttles.arrivals.len() < 10);
+    }
+
+    #[test]
+    fn bytes_are_taken_as_many_as_they_are() {
+        let throttles = Throttles::default();
+        // A gigabyte a second: ten bytes cost ten nanoseconds.
+        let limit = Limit { of: Counted::Bytes, ..limit(1_000_000_000, 1_000_000, "maria") };
+        assert_eq!(throttles.take(&limit, 1_000_000_001, 0), Err(Exceeded::Always));
+        assert_eq!(throttles.take(&limit, 999_999_990, 0), Ok(()));
+        assert_eq!(throttles.take(&limit, 11, 0), Err(Exceeded::For { us: 1 }));
+        assert_eq!(throttles.take(&limit, 10, 0), Ok(()));
+        assert_eq!(throttles.take(&limit, 1, 0), Err(Exceeded::For { us: 1 }));
+        assert_eq!(throttles.take(&limit, 500_000_000, 500_000), Ok(()));
+        assert_eq!(
+            throttles.take(&limit, 500_000_000, 500_000),
+            Err(Exceeded::For { us: 500_000 })
+        );
+        // One that takes the whole window has to find all of it.
+        assert_eq!(throttles.take(&limit, 1_000_000_000, 1_999_999), Ok(()));
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::decision::Counted;
 use super::diagnostic::Span;
 use super::identity::Identity;
 use super::pattern::{ColumnPattern, FunctionPattern, Names, RelationPattern, Verbs};
@@ -81,7 +82,7 @@ pub(crate) struct Object {
 pub(crate) enum Effect {
     Mask(Mask),
     Filter(Filter),
-    Allow(Allow),
+    Allow(Box<Allow>),
     Deny {
         message: Option<Box<str>>,
     },
@@ -124,7 +125,8 @@ pub(crate) struct Allow {
 /// So many in so much time, counted for whom.
 #[derive(Debug)]
 pub(crate) struct Rate {
-    pub(crate) count: u32,
+    pub(crate) of: Counted,
+    pub(crate) count: u64,
     pub(crate) per_us: u64,
     pub(crate) by: CountedBy,
 }
@@ -234,7 +236,10 @@ impl Effect {
             // By its key in rule files.
             Self::Bounds(bounds) => match bounds.first() {
                 Some((Bounded::PatternBytes, _)) => "patterns",
-                Some((Bounded::ExpiryMs, _)) => "ttl",
+                Some((
+                    Bounded::ExpiryMs | Bounded::ExpiryPutInMs | Bounded::ExpiryLoweredMs,
+                    _,
+                )) => "ttl",
                 Some((Bounded::ArgumentBytes | Bounded::Arguments, _)) | None => "values",
             },
         }

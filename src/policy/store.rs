@@ -8,7 +8,9 @@
 use std::sync::Arc;
 
 use super::diagnostic::Span;
-use crate::facts::{ChannelMode, ChannelUse, CommandUse, KeyUse, StoreFacts, Unnamed};
+use crate::facts::{
+    ChannelMode, ChannelUse, CommandUse, KeyUse, KnownBy, ScriptUse, StoreFacts, Unnamed,
+};
 use crate::name::Glob;
 use crate::obligation::JsonPath;
 
@@ -71,6 +73,8 @@ pub(crate) struct StoreAllow {
     pub(crate) channels: Option<Vec<Glob>>,
     /// Digests of scripts, in lower case, that reach only keys they are called with.
     pub(crate) scripts: Option<Vec<Arc<str>>>,
+    /// Names of functions of libraries that do the same, as whoever names them says.
+    pub(crate) functions: Option<Vec<Arc<str>>>,
     /// All it names are doors, one by one or all together; found out when the commands are known.
     pub(crate) only_doors: bool,
 }
@@ -107,7 +111,7 @@ impl CommandPattern {
 
     /// Whether the command is among those it stands for.
     pub(crate) fn names(&self, command: &CommandUse) -> bool {
-        let CommandUse { name, categories, door } = command;
+        let CommandUse { name, categories, door, ends: _ } = command;
         match &self.kind {
             CommandKind::Name => {
                 let rest = name.strip_prefix(&*self.text);
@@ -175,7 +179,8 @@ impl StoreMatch {
             && (!self.about_channels() || channels.iter().any(|one| self.fits_channel(one)))
     }
 
-    fn admits_command(&self, command: &CommandUse) -> bool {
+    /// Whether `commands` and `except_commands` let the command through.
+    pub(crate) fn admits_command(&self, command: &CommandUse) -> bool {
         let named = |patterns: &[CommandPattern]| patterns.iter().any(|one| one.names(command));
         (self.commands.is_empty() || named(&self.commands)) && !named(&self.except_commands)
     }
@@ -225,7 +230,7 @@ impl StoreAllow {
         self.commands.is_some()
             || self.names_keys()
             || self.channels.is_some()
-            || self.scripts.is_some()
+            || self.vouches_for_some()
     }
 
     /// Whether it lists what may be done, as opposed to only opening doors.
@@ -235,7 +240,7 @@ impl StoreAllow {
 
     fn only_opens_doors(&self) -> bool {
         // A list of scripts opens a door, too.
-        let doors = self.only_doors || (self.commands.is_none() && self.scripts.is_some());
+        let doors = self.only_doors || (self.commands.is_none() && self.vouches_for_some());
         doors && !self.names_keys() && self.channels.is_none()
     }
 
@@ -257,10 +262,23 @@ impl StoreAllow {
         self.commands.iter().flatten().any(|pattern| pattern.opens(command))
     }
 
+    fn vouches_for_some(&self) -> bool {
+        self.scripts.is_some() || self.functions.is_some()
+    }
+
+    /// The scripts it lists that are known so, if it lists any.
+    pub(crate) fn listed(&self, known_by: KnownBy) -> Option<&[Arc<str>]> {
+        match known_by {
+            KnownBy::Digest => self.scripts.as_deref(),
+            KnownBy::Name => self.functions.as_deref(),
+        }
+    }
+
     /// Whether it vouches for the script.
-    pub(crate) fn vouches(&self, digest: &[u8]) -> bool {
-        let mut scripts = self.scripts.iter().flatten();
-        scripts.any(|script| digest.eq_ignore_ascii_case(script.as_bytes()))
+    pub(crate) fn vouches(&self, script: &ScriptUse) -> bool {
+        let ScriptUse { name, known_by } = script;
+        let mut listed = self.listed(*known_by).into_iter().flatten();
+        listed.any(|script| is_script(script, name, *known_by))
     }
 
     /// Whether it gives the key for this use. What names channels and no keys gives no key.
@@ -314,6 +332,15 @@ impl StoreAllow {
     /// Patterns of channels as its author writes them.
     pub(crate) fn channels_written(&self) -> Vec<&str> {
         self.channels.iter().flatten().map(Glob::as_str).collect()
+    }
+}
+
+/// Whether the client's name is that of a script as a rule lists it. Servers compare names of
+/// functions without capitals or with them; what is written alike is the same for all.
+pub(crate) fn is_script(listed: &str, name: &[u8], known_by: KnownBy) -> bool {
+    match known_by {
+        KnownBy::Digest => name.eq_ignore_ascii_case(listed.as_bytes()),
+        KnownBy::Name => name == listed.as_bytes(),
     }
 }
 

@@ -13,7 +13,7 @@ use super::ruleset::RuleSet;
 use super::store::{CommandKind, CommandPattern, DOORS, StoreAllow};
 use super::yaml::Problems;
 use crate::facts::CommandUse;
-use crate::obligation::MaskFn;
+use crate::obligation::{Bounded, MaskFn};
 
 /// Commands that rules may name, and whether masks may use a key.
 #[derive(Clone, Debug, Default)]
@@ -62,12 +62,12 @@ impl Vocabulary {
         for rule in &set.rules {
             match &rule.effect {
                 Effect::Mask(mask) => self.check_mask(set, rule, mask, problems),
+                Effect::Bounds(bounds) => self.check_bounds(rule, bounds, problems),
                 Effect::Filter(_)
                 | Effect::Allow(_)
                 | Effect::Deny { .. }
                 | Effect::Limit(_)
-                | Effect::Prefix(_)
-                | Effect::Bounds(_) => {}
+                | Effect::Prefix(_) => {}
             }
         }
     }
@@ -116,6 +116,20 @@ impl Vocabulary {
             CommandKind::Glob(_) | CommandKind::Category(_) => false,
         };
         allow.commands.as_ref().is_some_and(|patterns| patterns.iter().all(door))
+    }
+
+    /// Rules on expiry act on commands that say something of it.
+    fn check_bounds(&self, rule: &Rule, bounds: &[(Bounded, u64)], problems: &mut Problems) {
+        let store = &rule.object.store;
+        let mut named = self.commands.iter().filter(|command| store.admits_command(command));
+        let about_expiry = bounds.iter().any(|(what, _)| *what == Bounded::ExpiryMs);
+        if about_expiry && !store.commands.is_empty() && !named.any(|command| command.ends) {
+            let message = "`ttl` would never act: no command of this match says when a key expires";
+            problems.push(
+                Diagnostic::error(&rule.span, message)
+                    .with_help("deny commands that cannot say it, where keys must expire"),
+            );
+        }
     }
 
     /// Masks that need a key want one, and are for values only: columns are masked by the server.

@@ -118,6 +118,11 @@ pub(crate) fn duration_of(text: &str) -> Option<Duration> {
     scalar::duration(text)
 }
 
+/// A size as [`Node::bytes`] reads it, for texts that hold one.
+pub(crate) fn bytes_of(text: &str) -> Option<u64> {
+    scalar::bytes(text)
+}
+
 // === impl Problems ===
 
 impl Problems {

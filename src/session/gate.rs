@@ -16,16 +16,18 @@ use crate::analysis::{AnalyzerLimits, Catalog, Dialect, SearchPath, Strings};
 use crate::event::{RecordedVerdict, StatementRecord};
 use crate::facts::{Certainty, Facts, Verb, Why};
 use crate::name::hex;
-use crate::policy::{Allowed, Decision, IdentityClass, Limit, RuleSet};
+use crate::policy::{Allowed, Counted, Decision, Exceeded, IdentityClass, Limit, RuleSet};
 use crate::session::Turn;
 
 mod doors;
+mod expiry;
 mod refusal;
 mod store;
 
 use refusal::{NOT_UNDERSTOOD, no_catalog, not_understood, refusal_of, unknown_relation};
 
 pub use doors::{Door, plan_door};
+pub use expiry::Ended;
 pub(crate) use refusal::NOT_UTF8;
 pub use refusal::{Refusal, Words};
 pub use store::{Aside, NOPERM, Plans, StorePlan, StoreVerdict, admit_command, store_refusal};
@@ -244,20 +246,34 @@ pub fn plan(turn: Turn<'_>, scope: &Scope<'_>, text: &[u8]) -> Arc<Plan> {
 /// # Errors
 /// The limit that is used up, worded for the client.
 pub fn admit(turn: Turn<'_>, plan: &Plan) -> Result<(), Refusal> {
-    charge(turn, &plan.limits)
+    charge(turn, &plan.limits, &|_| 1)
 }
 
-fn charge(turn: Turn<'_>, limits: &[Limit]) -> Result<(), Refusal> {
+/// Charges each limit with as many of what it counts as are asked for.
+fn charge(
+    turn: Turn<'_>,
+    limits: &[Limit],
+    amount: &dyn Fn(Counted) -> u64,
+) -> Result<(), Refusal> {
     for limit in limits {
-        let Err(wait_us) = turn.throttles.take(limit, turn.now.mono_us) else { continue };
+        let amount = amount(limit.of);
+        if amount == 0 {
+            continue;
+        }
+        let Err(exceeded) = turn.throttles.take(limit, amount, turn.now.mono_us) else { continue };
         if !limit.enforced {
             continue;
         }
-        let seconds = wait_us.div_ceil(1_000_000);
+        let (told, hint) = match exceeded {
+            Exceeded::For { us } => {
+                ("rate limit reached", Some(format!("retry in {} s", us.div_ceil(1_000_000))))
+            }
+            Exceeded::Always => ("this is more at once than the limit ever gives", None),
+        };
         return Err(Refusal {
             code: "53400",
-            message: format!("rule `{}`: rate limit reached", limit.rule),
-            hint: Some(format!("retry in {seconds} s")),
+            message: format!("rule `{}`: {told}", limit.rule),
+            hint,
             position: None,
             rule: Some(limit.rule.clone()),
             words: Words::Ours,

@@ -9,8 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::facts::{
-    Certainty, ChannelMode, ChannelUse, CommandUse, Exposure, Facts, KeyMode, KeyUse, StoreFacts,
-    Unnamed, Why,
+    Certainty, ChannelMode, ChannelUse, CommandUse, Exposure, Facts, KeyMode, KeyUse, KnownBy,
+    ScriptUse, StoreFacts, Unnamed, Why,
 };
 
 mod channels;
@@ -27,7 +27,7 @@ use channels::Channels;
 use keys::Keys;
 use shape::Replies;
 
-pub use expiry::Expiry;
+pub use expiry::{Amended, Expiry, Said};
 pub use shape::Shape;
 pub use table::{Found, Table};
 
@@ -76,8 +76,8 @@ pub struct Command {
     channels: Option<Channels>,
     /// What it always does to keys that no argument names.
     unnamed: Unnamed,
-    /// Place of the argument that names a script by its digest.
-    script: Option<usize>,
+    /// Place of the argument that names a script, and by what.
+    script: Option<(usize, KnownBy)>,
     replies: Replies,
     /// Whether a server may make the client wait until others have said something.
     may_block: bool,
@@ -131,7 +131,9 @@ pub fn facts(command: &Command, args: &(impl Args + ?Sized), uses: &Uses) -> Fac
         channels.push(ChannelUse { name: name.into(), mode });
     }
     let unnamed = uses.unnamed;
-    let script = uses.script.and_then(|at| args.get(at)).map(Arc::from);
+    let script = uses
+        .script
+        .and_then(|(at, known_by)| Some(ScriptUse { name: args.get(at)?.into(), known_by }));
     let command = Some(Arc::clone(&command.fact));
     Facts {
         certainty: Certainty::Known,
@@ -227,8 +229,8 @@ pub struct Uses {
     pub unnamed: Unnamed,
     /// Places of arguments that are patterns for names of keys: of KEYS, of SCAN's MATCH.
     pub patterns: Vec<usize>,
-    /// Place of the argument that names a script by its digest.
-    pub script: Option<usize>,
+    /// Place of the argument that names a script, and by what.
+    pub script: Option<(usize, KnownBy)>,
 }
 
 impl Uses {

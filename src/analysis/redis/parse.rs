@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::analysis::redis::channels::{Channels, Many};
+use crate::analysis::redis::expiry;
 use crate::analysis::redis::keys::{Counting, KeySpec, Keys, Place};
 use crate::analysis::redis::shape::Replies;
 use crate::analysis::redis::special::Special;
 use crate::analysis::redis::{Answered, Arity, Command, CommandId, Role, Subscribed};
-use crate::facts::{ChannelMode, CommandUse, Exposure, KeyMode, Unnamed};
+use crate::facts::{ChannelMode, CommandUse, Exposure, KeyMode, KnownBy, Unnamed};
 
 /// One line of `commands.tsv` with its line of `reviewed.tsv`; `None` if one of them is not as the
 /// head of its file says.
@@ -27,9 +28,10 @@ pub(super) fn command(id: CommandId, generated: &str, reviewed: &str) -> Option<
     };
     let may_block = [categories, differs].iter().any(|column| column.contains("blocking"));
     let categories = words(categories).map(Arc::from).collect();
-    let (script, touches) = match touches.strip_prefix("script@") {
-        Some(place) => (Some(place.parse().ok()?), "reached"),
-        None => (None, touches),
+    let (script, touches) = match touches.split_once('@') {
+        Some(("script", place)) => (Some((place.parse().ok()?, KnownBy::Digest)), "reached"),
+        Some(("function", place)) => (Some((place.parse().ok()?, KnownBy::Name)), "reached"),
+        Some(_) | None => (None, touches),
     };
     let (unnamed, channels) = touched(touches)?;
     let counting = match unnamed {
@@ -41,7 +43,12 @@ pub(super) fn command(id: CommandId, generated: &str, reviewed: &str) -> Option<
     };
     Some(Command {
         id,
-        fact: Arc::new(CommandUse { name: name.into(), categories, door }),
+        fact: Arc::new(CommandUse {
+            name: name.into(),
+            categories,
+            door,
+            ends: expiry::ends(name),
+        }),
         role: role(kind)?,
         arities: arities(arity, differs)?,
         container: false,

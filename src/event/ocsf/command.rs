@@ -1,6 +1,8 @@
 //! Events of commands to a key-value store: what was decided about a run, and what came of it.
 
-use super::super::command::{CommandClass, CommandRecord, CommandRun, RecordedMask, RunResult};
+use super::super::command::{
+    CommandClass, CommandRecord, CommandRun, RecordedExpiry, RecordedMask, RunResult,
+};
 use super::super::json::Json;
 use super::parts::{Judgement, Parts, Scribe, mask_enrichment, policy, rule_lists};
 use super::statement::{DELETE, OTHER, READ, WRITE};
@@ -117,7 +119,16 @@ impl CommandRecord {
 
     /// What the decision amounts to.
     pub fn judgement(&self) -> Judgement {
-        Judgement::of(&self.verdict, (!self.masked.is_empty(), !self.observed.is_empty()))
+        match Judgement::of(&self.verdict, (!self.masked.is_empty(), !self.observed.is_empty())) {
+            // Commands have no rows.
+            Judgement::Filtered => Judgement::Rewritten,
+            other @ (Judgement::Allowed
+            | Judgement::Observed
+            | Judgement::Masked
+            | Judgement::Rewritten
+            | Judgement::Denied
+            | Judgement::Limited) => other,
+        }
     }
 
     fn activity(&self) -> u8 {
@@ -149,14 +160,13 @@ impl CommandRecord {
     }
 
     fn enrichments(&self, json: &mut Json<'_>) {
-        if self.masked.is_empty() {
+        let masks = self.masked.iter().map(Enrichment::Mask);
+        let all: Vec<_> = self.expiry.iter().map(Enrichment::Expiry).chain(masks).collect();
+        if all.is_empty() {
             return;
         }
-        json.list("enrichments", self.masked.iter(), ENRICHMENTS, |json, mask| {
-            let RecordedMask { pattern, function, class } = mask;
-            json.item(|json| {
-                mask_enrichment(json, ("value", pattern), (function, class.as_deref()))
-            });
+        json.list("enrichments", all.into_iter(), ENRICHMENTS, |json, one| {
+            json.item(|json| one.write(json));
         });
     }
 
@@ -164,6 +174,7 @@ impl CommandRecord {
         let Some(rule) = self.rules.first().or(self.observed.first()) else { return };
         let kind = match judgement {
             Judgement::Masked => "mask",
+            Judgement::Rewritten => "ttl",
             Judgement::Filtered
             | Judgement::Allowed
             | Judgement::Observed
@@ -179,6 +190,28 @@ impl CommandRecord {
             json.item_text(name, ID_BYTES_MAX);
         });
         rule_lists(json, &self.rules, &self.observed);
+    }
+}
+
+/// What is added to, or taken from, what the client asked for.
+enum Enrichment<'a> {
+    Mask(&'a RecordedMask),
+    Expiry(&'a RecordedExpiry),
+}
+
+impl Enrichment<'_> {
+    fn write(&self, json: &mut Json<'_>) {
+        match self {
+            Self::Mask(RecordedMask { pattern, function, class }) => {
+                mask_enrichment(json, ("value", pattern), (function, class.as_deref()));
+            }
+            Self::Expiry(RecordedExpiry { ms, rule }) => {
+                json.word("name", "expiry");
+                json.text("value", &format!("{ms} ms"), ID_BYTES_MAX);
+                json.word("type", "ttl");
+                json.object("data", |json| json.text("rule", &rule.0, ID_BYTES_MAX));
+            }
+        }
     }
 }
 

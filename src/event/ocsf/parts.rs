@@ -117,6 +117,8 @@ pub enum Judgement {
     Masked,
     /// Allowed, with rows left out.
     Filtered,
+    /// Allowed, but asked of the server in other words than the client's.
+    Rewritten,
     /// Refused.
     Denied,
     /// Refused by a limit.
@@ -147,6 +149,7 @@ impl Judgement {
             Self::Observed => "observed",
             Self::Masked => "masked",
             Self::Filtered => "filtered",
+            Self::Rewritten => "rewritten",
             Self::Denied => "refused",
             Self::Limited => "rate-limited",
         }
@@ -156,7 +159,7 @@ impl Judgement {
         match self {
             Self::Allowed => Effect::ALLOWED,
             Self::Observed => Effect::LOGGED,
-            Self::Masked | Self::Filtered => Effect::CORRECTED,
+            Self::Masked | Self::Filtered | Self::Rewritten => Effect::CORRECTED,
             Self::Denied => Effect::BLOCKED,
             Self::Limited => Effect::REJECTED,
         }
@@ -169,7 +172,7 @@ impl Judgement {
     /// `severity_id`, at least this.
     pub(super) fn severity(self, least: u8) -> u8 {
         let own = match self {
-            Self::Allowed | Self::Filtered => 1,
+            Self::Allowed | Self::Filtered | Self::Rewritten => 1,
             Self::Observed | Self::Masked => 2,
             Self::Denied | Self::Limited => 3,
         };

@@ -194,6 +194,7 @@ impl StatementRecord {
             | Judgement::Allowed
             | Judgement::Observed
             | Judgement::Denied
+            | Judgement::Rewritten
             | Judgement::Limited => "access",
         };
         members(|json| json.object("policy", |json| policy(json, rule, kind, judgement)))

@@ -71,6 +71,9 @@ fn every_spelling_of_the_language_is_read() {
     for rate in ["500/s", "100/10s", "60/min", "1000/h", "5/day", "1/250ms"] {
         check_accepted(&format!("id: a, match: {{}}, limit: {{rate: {rate}}}"));
     }
+    for limit in ["bytes: 1/s", "bytes: 64KiB/10s", "bytes: 1GiB/day", "arguments: 1000/min"] {
+        check_accepted(&format!("id: a, match: {{}}, limit: {{{limit}}}"));
+    }
     for by in ["identity.user", "identity.tenant", "client.ip", "database"] {
         check_accepted(&format!("id: a, match: {{}}, limit: {{rate: 1/s, by: {by}}}"));
     }
@@ -121,12 +124,7 @@ fn what_is_not_enforced_yet_is_refused_by_name() {
             &format!("`predicates: {mode}` is not enforced yet"),
         );
     }
-    for key in ["rows", "bytes"] {
-        check_refused(
-            &format!("id: a, match: {{}}, limit: {{rate: 1/s, {key}: 5/h}}"),
-            &format!("`{key}` is not enforced yet"),
-        );
-    }
+    check_refused("id: a, match: {}, limit: {rate: 1/s, rows: 5/h}", "`rows` is not enforced yet");
     check_refused(
         "id: a, match: {protocol: other}, deny: true",
         "protocol `other` is not enforced yet",
@@ -167,6 +165,15 @@ fn mistakes_are_named() {
         ("id: a, match: {relations: [a.b]}, allow: {statements: [select]}", "says whom, not what"),
         ("id: a, match: {}, limit: {rate: fast}", "is not a rate"),
         ("id: a, match: {}, limit: {rate: 0/s}", "the count must be"),
+        ("id: a, match: {}, limit: {by: client.ip}", "needs one of `rate`, `bytes`, `arguments`"),
+        ("id: a, match: {}, limit: {rate: 1/s, bytes: 1KiB/s}", "a limit counts one thing"),
+        ("id: a, match: {}, limit: {bytes: 5 apples/s}", "is not a rate such as `64KiB/s`"),
+        ("id: a, match: {}, limit: {bytes: 1KiB/fortnight}", "is not a rate such as `64KiB/s`"),
+        ("id: a, match: {}, limit: {bytes: 2GiB/s}", "one for each nanosecond"),
+        ("id: a, match: {}, limit: {bytes: 0/s}", "from 1 byte"),
+        ("id: a, match: {}, limit: {arguments: 1KiB/s}", "is not a rate"),
+        ("id: a, match: {statements: [read]}, limit: {bytes: 1KiB/s}", "counted of commands"),
+        ("id: a, match: {protocol: postgresql}, limit: {bytes: 1KiB/s}", "speaks of commands"),
         ("id: a, match: {}, limit: {rate: 1/s, by: identity.roles}", "cannot count by roles"),
         ("id: a, match: {}, limit: {rate: 1/s, by: session}", "unknown `session`"),
     ];

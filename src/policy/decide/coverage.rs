@@ -56,7 +56,7 @@ impl<'a> Question<'a> {
     /// Allow rules that list statements or relations.
     fn lists(&self) -> impl Iterator<Item = (&'a Rule, &'a Allow)> {
         self.rules.iter().filter_map(|rule| match &rule.effect {
-            Effect::Allow(allow) if allow.is_list() => Some((*rule, allow)),
+            Effect::Allow(allow) if allow.is_list() => Some((*rule, &**allow)),
             Effect::Allow(_)
             | Effect::Mask(_)
             | Effect::Filter(_)

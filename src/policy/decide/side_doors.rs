@@ -189,7 +189,7 @@ impl Question<'_> {
 
     pub(super) fn allows(&self) -> impl Iterator<Item = &Allow> {
         self.rules.iter().filter_map(|rule| match &rule.effect {
-            Effect::Allow(allow) if rule.enforced() => Some(allow),
+            Effect::Allow(allow) if rule.enforced() => Some(&**allow),
             Effect::Allow(_)
             | Effect::Mask(_)
             | Effect::Filter(_)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Question;
-use crate::facts::{CommandUse, Exposure, KeyUse, StoreFacts, Unnamed};
+use crate::facts::{CommandUse, Exposure, KeyUse, KnownBy, StoreFacts, Unnamed};
 use crate::obligation::{Bound, KeyGovernance, MaskFn, Tenancy, ValueMask};
 use crate::policy::decision::{Denial, DenyReason};
 use crate::policy::rule::{Allow, Effect, Mask, Rule};
@@ -19,8 +19,11 @@ impl<'a> Question<'a> {
         if self.opens(command) {
             return Ok(());
         }
-        let script = self.facts.store.script.is_some();
-        let or = if script { ", or the script in its scripts" } else { "" };
+        let or = match self.facts.store.script.as_ref().map(|script| script.known_by) {
+            Some(KnownBy::Digest) => ", or the script in its scripts",
+            Some(KnownBy::Name) => ", or the function in its library_functions",
+            None => "",
+        };
         let name = &command.name;
         let message = format!("`{name}` is not available unless a rule opens it");
         Err(Denial::new(DenyReason::ClosedDoor, message)
@@ -30,8 +33,9 @@ impl<'a> Question<'a> {
     /// Whether an allow rule opens the command's door.
     fn opens(&self, command: &CommandUse) -> bool {
         // Scripts listed beside the command narrow it.
+        let script = self.facts.store.script.as_ref();
         let narrowed =
-            |store: &StoreAllow| self.facts.store.script.is_some() && store.scripts.is_some();
+            |store: &StoreAllow| script.is_some_and(|one| store.listed(one.known_by).is_some());
         let mut stores = self.allows().map(|allow| &allow.store);
         self.vouched() || stores.any(|store| store.opens(command) && !narrowed(store))
     }
@@ -39,8 +43,8 @@ impl<'a> Question<'a> {
     /// Whether an allow rule lists the script the command runs: then it reaches the keys it is called
     /// with, and no others.
     fn vouched(&self) -> bool {
-        let script = self.facts.store.script.as_deref();
-        script.is_some_and(|digest| self.allows().any(|allow| allow.store.vouches(digest)))
+        let script = self.facts.store.script.as_ref();
+        script.is_some_and(|script| self.allows().any(|allow| allow.store.vouches(script)))
     }
 
     /// What the command does to keys it does not name.
@@ -90,7 +94,7 @@ impl<'a> Question<'a> {
     pub(super) fn uses_for_command(&self, allow: &Allow, command: &CommandUse) -> bool {
         let StoreFacts { command: _, keys, channels, unnamed: _, script } = &self.facts.store;
         let store = &allow.store;
-        let vouches = script.as_deref().is_some_and(|digest| store.vouches(digest));
+        let vouches = script.as_ref().is_some_and(|script| store.vouches(script));
         if vouches || (command.door && store.opens(command)) {
             return true;
         }

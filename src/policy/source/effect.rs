@@ -6,6 +6,7 @@ use super::matching::{kept, relation, verbs};
 use super::{one_or_many, shown_text, store};
 use crate::facts::Verb;
 use crate::obligation::{Alphabet, DateUnit, MaskFn, Token};
+use crate::policy::decision::Counted;
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::pattern::FunctionPattern;
 use crate::policy::predicate;
@@ -40,7 +41,7 @@ pub(super) fn read(map: &mut MapReader<'_>, problems: &mut Problems) -> Option<E
     match key {
         "mask" => mask(node, problems).map(Effect::Mask),
         "filter" => filter(node, problems).map(Effect::Filter),
-        "allow" => allow(node, problems).map(Effect::Allow),
+        "allow" => allow(node, problems).map(|allow| Effect::Allow(Box::new(allow))),
         "deny" => deny(node, problems),
         "prefix" => prefix(node, problems).map(Effect::Prefix),
         "values" => store::values(node, problems).map(Effect::Bounds),
@@ -313,7 +314,7 @@ fn allow(node: &Node, problems: &mut Problems) -> Option<Allow> {
     let about_statements = statements.is_some() || relations.is_some() || functions.is_some();
     if !about_statements && !store.is_written() {
         let needs = "`allow` needs `statements`, `relations` or `functions`, \
-                     or `commands`, `keys`, `reads`, `writes`, `channels` or `scripts`";
+                     or `commands`, `keys`, `reads`, `writes`, `channels`, `scripts` or `library_functions`";
         problems.error(&node.span, needs);
         return None;
     }
@@ -354,35 +355,76 @@ fn deny(node: &Node, problems: &mut Problems) -> Option<Effect> {
 
 fn limit(node: &Node, problems: &mut Problems) -> Option<Rate> {
     let mut map = MapReader::new(node, problems)?;
-    map.unsupported(&["rows", "bytes"], problems);
-    let rate = map.required("rate", problems);
-    let rate = rate.and_then(|node| kept(rate_of(node.string(problems)?), &node.span, problems));
+    map.unsupported(&["rows"], problems);
+    let counts =
+        [("rate", Counted::Uses), ("bytes", Counted::Bytes), ("arguments", Counted::Arguments)];
+    let written = counts.map(|(key, of)| map.optional(key).map(|node| (node, of)));
+    let rate = match written.into_iter().flatten().collect::<Vec<_>>().as_slice() {
+        [(node, of)] => {
+            let read = |text| match of {
+                Counted::Uses | Counted::Arguments => rate_of(text),
+                Counted::Bytes => bytes_rate_of(text),
+            };
+            let rate = node.string(problems).map(read);
+            rate.and_then(|rate| kept(rate, &node.span, problems)).map(|rate| (*of, rate))
+        }
+        [] => {
+            problems.error(&node.span, "`limit` needs one of `rate`, `bytes`, `arguments`");
+            None
+        }
+        [_, (second, _), ..] => {
+            problems.push(
+                Diagnostic::error(&second.span, "a limit counts one thing")
+                    .with_help("write a rule for each"),
+            );
+            None
+        }
+    };
     let by = match map.optional("by") {
         Some(node) => kept(counted_by(node.string(problems)?), &node.span, problems),
         None => Some(CountedBy::User),
     };
     map.finish(problems);
-    let (count, per_us) = rate?;
-    Some(Rate { count, per_us, by: by? })
+    let (of, (count, per_us)) = rate?;
+    Some(Rate { of, count, per_us, by: by? })
 }
 
 /// `500/s`, `100/10s`, `60/min`, `1000/h`, `20000/day`.
-pub(crate) fn rate_of(text: &str) -> Result<(u32, u64), String> {
+pub(crate) fn rate_of(text: &str) -> Result<(u64, u64), String> {
     let wrong = || format!("`{text}` is not a rate such as `500/s`, `100/10s`, `60/min`, `1000/h`");
-    let (count, window) = text.split_once('/').ok_or_else(wrong)?;
-    let count: u32 = count.trim().parse().map_err(|_not_a_number| wrong())?;
+    let (count, per_us) = count_and_window(text, small).ok_or_else(wrong)?;
+    if count == 0 || count > per_us {
+        return Err(format!("`{text}`: the count must be from 1 to one for each microsecond"));
+    }
+    Ok((count, per_us))
+}
+
+/// `64KiB/s`, `10MiB/min`, `1GiB/day`.
+fn bytes_rate_of(text: &str) -> Result<(u64, u64), String> {
+    let wrong = || format!("`{text}` is not a rate such as `64KiB/s`, `10MiB/min`, `1GiB/day`");
+    let (count, per_us) = count_and_window(text, yaml::bytes_of).ok_or_else(wrong)?;
+    if count == 0 || count / 1_000 > per_us {
+        return Err(format!("`{text}`: the size must be from 1 byte to one for each nanosecond"));
+    }
+    Ok((count, per_us))
+}
+
+/// What stands before the stroke, and the window behind it in microseconds.
+fn count_and_window(text: &str, read: impl Fn(&str) -> Option<u64>) -> Option<(u64, u64)> {
+    let (count, window) = text.split_once('/')?;
+    let count = read(count.trim())?;
     let window = window.trim();
     let window = if window.starts_with(|c: char| c.is_ascii_digit()) {
         yaml::duration_of(window)
     } else {
         yaml::duration_of(&format!("1{window}"))
     };
-    let per_us = window.and_then(|window| u64::try_from(window.as_micros()).ok());
-    let per_us = per_us.filter(|us| *us > 0 && *us <= WINDOW_US_MAX).ok_or_else(wrong)?;
-    if count == 0 || u64::from(count) > per_us {
-        return Err(format!("`{text}`: the count must be from 1 to one for each microsecond"));
-    }
-    Ok((count, per_us))
+    let per_us = u64::try_from(window?.as_micros()).ok()?;
+    (per_us > 0 && per_us <= WINDOW_US_MAX).then_some((count, per_us))
+}
+
+fn small(text: &str) -> Option<u64> {
+    text.parse::<u32>().ok().map(u64::from)
 }
 
 /// Longest window of a limit: 31 days, in microseconds.

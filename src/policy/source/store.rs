@@ -6,6 +6,7 @@ use super::matching::kept;
 use super::one_or_many;
 use crate::name::Glob;
 use crate::obligation::{Bounded, JsonPath};
+use crate::policy::decision::Counted;
 use crate::policy::diagnostic::{Diagnostic, Span};
 use crate::policy::rule::{Effect, Object};
 use crate::policy::store::{CommandPattern, Places, StoreAllow};
@@ -36,6 +37,7 @@ pub(super) fn path(text: &str) -> Result<(JsonPath, Box<str>), String> {
 pub(super) fn allow(map: &mut MapReader<'_>, problems: &mut Problems) -> StoreAllow {
     let commands = map.optional("commands").map(|node| commands(node, problems));
     let scripts = map.optional("scripts").map(|node| scripts(node, problems));
+    let functions = map.optional("library_functions").map(|node| functions(node, problems));
     let mut listed = |key| map.optional(key).map(|node| globs(node, problems));
     StoreAllow {
         commands,
@@ -44,6 +46,7 @@ pub(super) fn allow(map: &mut MapReader<'_>, problems: &mut Problems) -> StoreAl
         writes: listed("writes"),
         channels: listed("channels"),
         scripts,
+        functions,
         only_doors: false,
     }
 }
@@ -56,6 +59,17 @@ fn scripts(node: &Node, problems: &mut Problems) -> Vec<Arc<str>> {
     };
     let texts = one_or_many(node, problems).into_iter();
     texts.filter_map(|(text, span)| kept(digest(text), span, problems)).collect()
+}
+
+fn functions(node: &Node, problems: &mut Problems) -> Vec<Arc<str>> {
+    let name = |text: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        let named = !text.is_empty() && text.bytes().all(plain);
+        let wrong = || format!("`{text}` is no name of a function: letters, digits, underscores");
+        named.then(|| text.into()).ok_or_else(wrong)
+    };
+    let texts = one_or_many(node, problems).into_iter();
+    texts.filter_map(|(text, span)| kept(name(text), span, problems)).collect()
 }
 
 /// `values: {bytes_max, arguments_max}`.
@@ -86,25 +100,66 @@ pub(super) fn patterns(node: &Node, problems: &mut Problems) -> Option<Vec<(Boun
     Some(vec![(Bounded::PatternBytes, length?)])
 }
 
-/// `ttl: {max}` or `ttl: {required: true}`.
+/// `ttl: {max}`, which refuses what is longer, `{cap}`, which lowers it, `{default}`, which puts one in
+/// where there is none, or `{required: true}`.
 pub(super) fn ttl(node: &Node, problems: &mut Problems) -> Option<Vec<(Bounded, u64)>> {
     let mut map = MapReader::new(node, problems)?;
-    let max = map.optional("max").map(|node| node.duration(problems));
     let yes: &[(&str, ())] = &[("true", ())];
     let required = map.optional("required").map(|node| node.one_of(yes, problems));
-    map.unsupported(&["default"], problems);
+    let max = map.optional("max").map(|node| milliseconds(node, problems));
+    let cap = map.optional("cap").map(|node| said(node, problems));
+    let default = map.optional("default").map(|node| said(node, problems));
     map.finish(problems);
-    let max_ms = match (max, required) {
-        (Some(max), _) => u64::try_from(max?.as_millis()).unwrap_or(u64::MAX),
-        (None, Some(required)) => required.map(|()| u64::MAX)?,
-        (None, None) => {
-            problems.error(&node.span, "`ttl` needs `max`, or `required: true`");
-            return None;
+    let wrong = match (max, cap, default, required) {
+        (None, None, None, None) => "`ttl` needs `max`, `cap`, `default` or `required: true`",
+        (Some(_), Some(_), _, _) => "`max` refuses a longer expiry and `cap` lowers it: write one",
+        (_, _, Some(_), Some(_)) => {
+            "`required` refuses a command without an expiry and `default` puts one in: write one"
         }
+        (Some(Some(most)), _, Some(Some(default)), _)
+        | (_, Some(Some(most)), Some(Some(default)), _)
+            if default > most =>
+        {
+            "`default` is longer than the rule lets an expiry be"
+        }
+        (_, _, _, _) => "",
     };
+    if !wrong.is_empty() {
+        problems.error(&node.span, wrong);
+        return None;
+    }
+    if [max, cap, default, required.map(|yes| yes.map(|()| 0))].contains(&Some(None)) {
+        // What is wrong with it has been told.
+        return None;
+    }
+    let (max, cap, default) = (max.flatten(), cap.flatten(), default.flatten());
     // No expiry at all is more than any number.
-    Some(vec![(Bounded::ExpiryMs, max_ms.min(u64::MAX - 1))])
+    let most = max.or(cap).unwrap_or(u64::MAX).min(u64::MAX - 1);
+    let mut bounds = vec![(Bounded::ExpiryMs, most)];
+    bounds.extend(cap.map(|ms| (Bounded::ExpiryLoweredMs, ms)));
+    // Without an end is longer than any cap.
+    let put_in = default.or(cap.filter(|_| required.is_none()));
+    bounds.extend(put_in.map(|ms| (Bounded::ExpiryPutInMs, ms)));
+    Some(bounds)
 }
+
+fn milliseconds(node: &Node, problems: &mut Problems) -> Option<u64> {
+    let duration = node.duration(problems)?;
+    Some(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// An expiry that a command is made to say.
+fn said(node: &Node, problems: &mut Problems) -> Option<u64> {
+    let ms = milliseconds(node, problems)?;
+    if ms == 0 || ms > SAID_MS_MAX {
+        problems.error(&node.span, "an expiry that is put in is from 1ms to 36500d");
+        return None;
+    }
+    Some(ms)
+}
+
+/// Longest expiry that a command is made to say: servers refuse what they cannot add to their clock.
+const SAID_MS_MAX: u64 = 36_500 * 24 * 60 * 60 * 1_000;
 
 fn commands(node: &Node, problems: &mut Problems) -> Vec<CommandPattern> {
     let texts = one_or_many(node, problems).into_iter();
@@ -126,6 +181,10 @@ pub(super) fn fits_effect(span: &Span, object: &Object, effect: &Effect, problem
         Effect::Bounds(_) if object.about_statements() => {
             problems
                 .error(span, "`values`, `patterns` and `ttl` are about commands, not statements");
+            return;
+        }
+        Effect::Limit(rate) if rate.of != Counted::Uses && object.about_statements() => {
+            problems.error(span, "bytes and arguments are counted of commands, not of statements");
             return;
         }
         Effect::Bounds(_)

@@ -7,15 +7,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::expiry::{Ended, Endings};
 use super::refusal::refusal_of;
 use super::{Refusal, Words};
 use crate::analysis::redis::{Args, Command, CommandId, Expiry, Uses};
 use crate::event::{CommandRecord, RecordedMask, RecordedVerdict};
 use crate::facts::{
-    Certainty, ChannelMode, ChannelUse, Exposure, Facts, KeyMode, KeyUse, StoreFacts, Unnamed,
+    Certainty, ChannelMode, ChannelUse, Exposure, Facts, KeyMode, KeyUse, ScriptUse, StoreFacts,
+    Unnamed,
 };
 use crate::obligation::{Bound, Bounded};
-use crate::policy::{Allowed, Decision, DenyReason, Fits, IdentityClass, Limit};
+use crate::policy::{Allowed, Counted, Decision, DenyReason, Fits, IdentityClass, Limit};
 use crate::session::Turn;
 use crate::session::resp::reshape::KeyMasks;
 
@@ -33,6 +35,8 @@ pub struct StorePlan {
     pub values: Vec<(usize, KeyMasks)>,
     /// Bounds on the arguments, to be compared each time ([`StorePlan::within_bounds`]).
     pub bounds: Vec<Bound>,
+    /// What commands are made to say of expiry, if anything.
+    pub(super) endings: Option<Endings>,
 }
 
 /// Whether a command goes to the server.
@@ -61,7 +65,14 @@ impl StorePlan {
             limits: Vec::new(),
             values: Vec::new(),
             bounds: Vec::new(),
+            endings: None,
         }
+    }
+
+    /// What becomes of a command that does not say the expiry rules want it to; `None` where it goes
+    /// on as it is, if it is within the bounds.
+    pub fn end(&self, command: (&Command, &(impl Args + ?Sized)), now_ms: u64) -> Option<Ended> {
+        self.endings.as_ref()?.end(command, now_ms)
     }
 
     /// Compares a command with what rules let its arguments be.
@@ -74,23 +85,26 @@ impl StorePlan {
         uses: &Uses,
         aside: Aside,
     ) -> Result<(), Refusal> {
-        let Aside { streamed, now_ms } = aside;
+        let Aside { streamed, now_ms, ended_ms } = aside;
         self.bounds.iter().try_for_each(|bound| {
             let found = match bound.what {
                 Bounded::PatternBytes => longest(args, patterns(uses), streamed),
                 Bounded::ArgumentBytes => longest(args, plain(args, uses), streamed),
                 Bounded::Arguments => count(plain(args, uses).count()),
-                Bounded::ExpiryMs => match command.expiry(args) {
-                    Expiry::Kept => 0,
-                    Expiry::Removed => u64::MAX,
-                    Expiry::In(ms) => ms,
-                    Expiry::At(ms) => ms.saturating_sub(now_ms),
-                },
+                Bounded::ExpiryMs => {
+                    ended_ms.unwrap_or_else(|| match command.expiry(args).expiry {
+                        Expiry::Kept => 0,
+                        Expiry::Removed => u64::MAX,
+                        Expiry::In(ms) => ms,
+                        Expiry::At(ms) => ms.saturating_sub(now_ms),
+                    })
+                }
+                Bounded::ExpiryPutInMs | Bounded::ExpiryLoweredMs => 0,
             };
             if found <= bound.max {
                 return Ok(());
             }
-            Err(exceeded(bound, found))
+            Err(exceeded(bound, found, command))
         })
     }
 }
@@ -102,6 +116,8 @@ pub struct Aside {
     pub streamed: Option<usize>,
     /// Unix time in milliseconds.
     pub now_ms: u64,
+    /// The expiry it was made to say, in milliseconds from now ([`StorePlan::end`]).
+    pub ended_ms: Option<u64>,
 }
 
 /// Everything of a command that a decision may depend on.
@@ -211,9 +227,9 @@ impl Plans {
         self.examples.0.clear();
         self.examples.1.clear();
         let rules = &turn.rules.set;
-        key.script = match uses.script.map(|at| args.get(at)) {
-            Some(Some(digest)) => Some(rules.script_fits(class, digest)),
-            Some(None) => return,
+        key.script = match uses.script.map(|(at, known_by)| (args.get(at), known_by)) {
+            Some((Some(name), known_by)) => Some(rules.script_fits(class, name, known_by)),
+            Some((None, _)) => return,
             None => None,
         };
         for (place, used) in uses.keys.iter().enumerate() {
@@ -261,7 +277,7 @@ impl Plans {
                 keys: keys.collect(),
                 channels: channels.collect(),
                 unnamed: uses.unnamed,
-                script: uses.script.map(name),
+                script: uses.script.map(|(at, known_by)| ScriptUse { name: name(at), known_by }),
             },
         }
     }
@@ -309,13 +325,15 @@ fn decide(turn: Turn<'_>, class: &IdentityClass, command: &Command, facts: &Fact
     if !record.masked.is_empty() {
         record.verdict = RecordedVerdict::Modified;
     }
-    StorePlan {
+    let plan = StorePlan {
         verdict: StoreVerdict::Forward,
         record: Arc::new(record),
         limits,
         values: values.iter().map(|one| (one.key, KeyMasks::new(&one.masks))).collect(),
         bounds,
-    }
+        endings: None,
+    };
+    StorePlan { endings: Endings::of(&plan), ..plan }
 }
 
 /// Places of patterns for names of keys or channels.
@@ -347,31 +365,45 @@ fn count(number: usize) -> u64 {
 }
 
 /// The words for a bound that is exceeded.
-fn exceeded(bound: &Bound, found: u64) -> Refusal {
+fn exceeded(bound: &Bound, found: u64, command: &Command) -> Refusal {
     let Bound { what, max, rule } = bound;
     let told = |what: &str| (format!("this command has {found} {what}, more than {max}"), None);
     let (message, hint) = match what {
         Bounded::PatternBytes => told("bytes in a pattern"),
         Bounded::ArgumentBytes => told("bytes in an argument"),
         Bounded::Arguments => told("arguments"),
-        Bounded::ExpiryMs if *max >= u64::MAX - 1 => (
-            "this command leaves its key without an expiry".to_owned(),
-            Some("set one in the same command: SET with EX, SETEX".to_owned()),
+        Bounded::ExpiryMs if found == u64::MAX => (
+            "this command leaves its key without an expiry, or with one that cannot be told"
+                .to_owned(),
+            Some(command.ending_instead().to_owned()),
         ),
-        Bounded::ExpiryMs => (
-            format!("this command leaves its key for longer than {max} ms, or for ever"),
-            Some("set an expiry in the same command: SET with EX, SETEX".to_owned()),
+        Bounded::ExpiryMs | Bounded::ExpiryPutInMs | Bounded::ExpiryLoweredMs => (
+            format!("this command leaves its key for {found} ms, longer than {max}"),
+            Some("say a shorter expiry".to_owned()),
         ),
     };
     Refusal { rule: Some(rule.clone()), hint, ..store_refusal(NOPERM, message) }
 }
 
-/// Charges the plan's limits.
+/// Charges the plan's limits with what a command brings; `streamed` is the length of a last argument
+/// whose bytes are not at hand.
 ///
 /// # Errors
 /// The limit that is used up, worded for the client.
-pub fn admit_command(turn: Turn<'_>, plan: &StorePlan) -> Result<(), Refusal> {
-    match super::charge(turn, &plan.limits) {
+pub fn admit_command(
+    turn: Turn<'_>,
+    plan: &StorePlan,
+    (args, uses): (&(impl Args + ?Sized), &Uses),
+    streamed: Option<usize>,
+) -> Result<(), Refusal> {
+    // What is neither at hand nor streamed is more than any limit gives.
+    let bytes = |at| args.get(at).map_or(streamed.map_or(u64::MAX, count), |arg| count(arg.len()));
+    let amount = |of| match of {
+        Counted::Uses => 1,
+        Counted::Bytes => plain(args, uses).map(bytes).fold(0, u64::saturating_add),
+        Counted::Arguments => count(plain(args, uses).count()),
+    };
+    match super::charge(turn, &plan.limits, &amount) {
         Ok(()) => Ok(()),
         Err(refusal) => Err(Refusal { code: NOPERM, ..refusal }),
     }
@@ -427,7 +459,7 @@ mod tests {
             let bounds = vec![Bound { what, max, rule: RuleId("r".into()) }];
             let refused = StorePlan::refused(None, key_not_at_hand());
             let plan = StorePlan { bounds, ..refused };
-            let aside = Aside { streamed, now_ms: 1_000_000 };
+            let aside = Aside { streamed, now_ms: 1_000_000, ended_ms: None };
             let found = plan.within_bounds((command, args), &uses, aside);
             found.err().map(|refusal| refusal.message).unwrap_or_default()
         };

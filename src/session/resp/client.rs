@@ -14,7 +14,7 @@ use super::words::{self, EXEC_ABORT, NO_AUTH};
 use super::{RespConfig, Talk};
 use crate::analysis::redis::{Answered, Args, Command, Found, Role};
 use crate::session::gate::{
-    Aside, NOPERM, Refusal, StorePlan, StoreVerdict, Words, admit_command, store_refusal,
+    Aside, Ended, NOPERM, Refusal, StorePlan, StoreVerdict, Words, admit_command, store_refusal,
 };
 use crate::session::journal::Call;
 use crate::wire::resp::request::{Arguments, Form, Refused, RequestLimits, Scan};
@@ -34,7 +34,7 @@ impl Args for Arguments<'_> {
 pub(super) enum Step {
     /// They go to the server.
     Forward,
-    /// It is written anew for the server, with the prefix of a tenant.
+    /// It is written anew for the server, with the prefix of a tenant or another expiry.
     Rewrite,
     /// They do not.
     Drop,
@@ -107,8 +107,8 @@ impl Talk {
                 }
                 (Step::Rewrite, whole) => {
                     let streamed = self.core.announced.filter(|_| whole == Whole::Head);
-                    let core = &self.core;
-                    call.out.to_server.encode(|out| core.write_prefixed(out, &args, streamed));
+                    let core = &mut self.core;
+                    call.out.to_server.encode(|out| core.write_anew(out, &args, streamed));
                     input.advance(len);
                     self.core.streamed = Streamed::Forwarded;
                 }
@@ -125,7 +125,12 @@ impl Talk {
     fn stream(&mut self, call: &mut Call<'_>, input: &mut BytesMut) -> Result<bool, Refused> {
         let passed = self.scanner.pass(input)?;
         match self.core.streamed {
-            Streamed::Forwarded => call.out.to_server.take_from(input, passed),
+            Streamed::Forwarded => {
+                call.out.to_server.take_from(input, passed);
+                if !self.scanner.is_streaming() {
+                    self.core.write_behind(call);
+                }
+            }
             Streamed::Dropped => input.advance(passed),
         }
         Ok(passed > 0)
@@ -186,6 +191,7 @@ enum Whole {
 impl Core {
     fn command(&mut self, call: &mut Call<'_>, config: &RespConfig, args: &Arguments<'_>) -> Step {
         self.last_role = None;
+        self.amended = None;
         let command = match config.table.find(args) {
             Found::Command(command) => command,
             Found::Unknown => return self.unknown(call, None, &words::unknown_command(args)),
@@ -254,12 +260,21 @@ impl Core {
             }
         }
         let now_ms = call.turn.now.wall_us / 1_000;
-        let aside = Aside { streamed: self.announced, now_ms };
+        let ended = plan.end((command, args), now_ms);
+        let ended_ms = ended.as_ref().map(|ended| ended.ms);
+        let plan = match ended {
+            Some(Ended { plan, amended, ms: _ }) => {
+                self.amended = Some(amended);
+                plan
+            }
+            None => plan,
+        };
+        let aside = Aside { streamed: self.announced, now_ms, ended_ms };
         if let Err(refusal) = plan.within_bounds((command, args), &self.uses, aside) {
             let plan = Arc::new(StorePlan::refused(Some(command), refusal.clone()));
             return self.refuse_planned(call, None, (plan, None), &refusal);
         }
-        if let Err(refusal) = admit_command(call.turn, &plan) {
+        if let Err(refusal) = admit_command(call.turn, &plan, (args, &self.uses), self.announced) {
             let rule = refusal.rule.clone();
             return self.refuse_planned(call, None, (plan, rule), &refusal);
         }
@@ -321,7 +336,7 @@ impl Core {
         }
         self.await_reply(expect);
         self.grow(call, plan, Fate::Answered, None);
-        if self.names_something() { Step::Rewrite } else { Step::Forward }
+        if self.names_something() || self.amended.is_some() { Step::Rewrite } else { Step::Forward }
     }
 
     fn expect(&self, (command, args): (&Command, &Arguments<'_>), plan: &StorePlan) -> Expect {

@@ -32,7 +32,7 @@ impl Repeated {
         }
         // All of them, if what is behind the first is what is before the last: one comparison.
         let (before_last, behind_first) = (input.len() - len, input.get(len..).unwrap_or_default());
-        if input.len() % len == 0 && input.get(..before_last) == Some(behind_first) {
+        if input.len().is_multiple_of(len) && input.get(..before_last) == Some(behind_first) {
             return input.len() / len;
         }
         input.chunks_exact(len).take_while(|chunk| *chunk == self.bytes).count()

@@ -13,7 +13,7 @@ use super::reshape::{Job, Owed, Reshaper};
 use super::runs::{Growing, Runs};
 use super::server::Lost;
 use super::unheard::Outcome;
-use crate::analysis::redis::{Role, Uses};
+use crate::analysis::redis::{Amended, Role, Uses};
 use crate::policy::{IdentityClass, Login};
 use crate::session::auth::ServerLeg;
 use crate::session::gate::Plans;
@@ -69,6 +69,10 @@ pub(super) struct Core {
     pub(super) announced: Option<usize>,
     /// What becomes of an argument that is streamed.
     pub(super) streamed: Streamed,
+    /// Arguments of the command at hand that go to the server with other bytes than the client's.
+    pub(super) amended: Option<Amended>,
+    /// Arguments of ours that go to the server when the one that is streamed is over.
+    pub(super) behind: BytesMut,
     pub(super) growing: Option<Growing>,
     /// The last command, as long as another one like it needs no second look.
     pub(super) repeated: Repeated,

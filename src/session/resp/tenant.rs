@@ -14,6 +14,7 @@ use super::talk::Core;
 use super::words::bulk;
 use crate::analysis::redis::{Args, Shape, Uses};
 use crate::facts::Unnamed;
+use crate::session::journal::Call;
 
 impl Core {
     /// Whether the command at hand names something that has a prefix.
@@ -40,17 +41,20 @@ impl Core {
         }
     }
 
-    /// Appends the command at hand with the prefix before its names. `streamed` is the length of a
-    /// last argument whose bytes follow on their own.
-    pub(super) fn write_prefixed(
-        &self,
+    /// Appends the command at hand as the server is to read it: with the prefix before its names, and
+    /// with other arguments where it has some. `streamed` is the length of a last argument whose bytes
+    /// follow on their own.
+    pub(super) fn write_anew(
+        &mut self,
         out: &mut BytesMut,
         args: &(impl Args + ?Sized),
         streamed: Option<usize>,
     ) {
         let prefix = self.prefix.as_deref().unwrap_or_default();
         let all = [prefix, b"*"].concat();
-        let added: &[&[u8]] = if self.adds_pattern() { &[b"MATCH", &all] } else { &[] };
+        let pattern: &[&[u8]] = if self.adds_pattern() { &[b"MATCH", &all] } else { &[] };
+        let amended = self.amended.take().unwrap_or_default();
+        let added: Vec<&[u8]> = pattern.iter().copied().chain(amended.behind(args.len())).collect();
         let mut named = vec![false; args.len()];
         let uses = &self.uses;
         let keys = uses.keys.iter().map(|key| key.at);
@@ -62,14 +66,23 @@ impl Core {
         }
         out.extend_from_slice(format!("*{}\r\n", args.len() + added.len()).as_bytes());
         for (at, is_name) in named.into_iter().enumerate() {
-            match (args.get(at), streamed) {
+            match (amended.get(at).or_else(|| args.get(at)), streamed) {
                 (Some(name), _) if is_name => bulk(out, &[prefix, name].concat()),
                 (Some(argument), _) => bulk(out, argument),
                 (None, Some(len)) => out.extend_from_slice(format!("${len}\r\n").as_bytes()),
                 (None, None) => bulk(out, b""),
             }
         }
-        added.iter().for_each(|argument| bulk(out, argument));
+        self.behind.clear();
+        let behind = if streamed.is_some() { &mut self.behind } else { out };
+        added.iter().for_each(|argument| bulk(behind, argument));
+    }
+
+    /// An argument that was streamed is over: what of its command comes behind it.
+    pub(super) fn write_behind(&mut self, call: &mut Call<'_>) {
+        if !self.behind.is_empty() {
+            call.out.to_server.extend(&std::mem::take(&mut self.behind));
+        }
     }
 
     /// What a message or a confirmation owes that begins with this word.

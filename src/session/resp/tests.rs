@@ -4,8 +4,10 @@ use super::fuzz::{RULES, Run, World, fuzz_session};
 use crate::event::EventKind;
 use crate::session::{EndCause, Session as _, Side};
 
+mod expiry;
 mod hostile;
 mod leaving;
+mod limits;
 
 const GET_PII: &str = "*2\r\n$3\r\nGET\r\n$5\r\npii:1\r\n";
 const GET_FREE: &str = "*2\r\n$3\r\nGET\r\n$1\r\na\r\n";

@@ -6,7 +6,7 @@ use crate::policy::Vocabulary;
 
 fn command(name: &str, categories: &[&str], door: bool) -> Arc<CommandUse> {
     let categories = categories.iter().map(|one| Arc::from(*one)).collect();
-    Arc::new(CommandUse { name: name.into(), categories, door })
+    Arc::new(CommandUse { name: name.into(), categories, door, ends: name == "set" })
 }
 
 fn vocabulary() -> Vocabulary {
@@ -186,6 +186,14 @@ fn prefixes_and_bounds_are_enforced_whole_or_not_at_all() {
         "match: {}, patterns: {length_max: 64}",
         "match: {writes: ['session:*']}, ttl: {max: 30min}",
         "match: {keys: ['session:*']}, ttl: {required: true}",
+        "match: {keys: ['session:*']}, ttl: {max: 1h, required: true}",
+        "match: {keys: ['session:*']}, ttl: {default: 1h}",
+        "match: {keys: ['session:*']}, ttl: {default: 1h, max: 1h}",
+        "match: {keys: ['session:*']}, ttl: {default: 1ms, cap: 1h}",
+        "match: {keys: ['session:*']}, ttl: {cap: 36500d}",
+        "match: {keys: ['session:*']}, ttl: {cap: 1h, required: true}",
+        "match: {commands: ['*']}, ttl: {cap: 1h}",
+        "match: {commands: ['@string']}, ttl: {cap: 1h}",
     ] {
         check(rule, "");
     }
@@ -200,10 +208,24 @@ fn prefixes_and_bounds_are_enforced_whole_or_not_at_all() {
         ("match: {}, values: {elements_max: 3}", "`elements_max` is not enforced yet"),
         ("match: {}, patterns: {}", "`length_max` is missing"),
         ("match: {relations: [a.b]}, values: {bytes_max: 1}", "about commands, not statements"),
-        ("match: {}, ttl: {}", "needs `max`, or `required: true`"),
+        ("match: {}, ttl: {}", "needs `max`, `cap`, `default` or `required: true`"),
         ("match: {}, ttl: {required: false}", "unknown value `false`"),
-        ("match: {}, ttl: {default: 1h}", "`default` is not enforced yet"),
+        ("match: {}, ttl: {max: 1h, cap: 1h}", "`max` refuses a longer expiry and `cap` lowers it"),
+        ("match: {}, ttl: {default: 1h, required: true}", "`required` refuses a command without"),
+        ("match: {}, ttl: {default: 2h, max: 1h}", "`default` is longer than the rule lets"),
+        ("match: {}, ttl: {default: 2h, cap: 1h}", "`default` is longer than the rule lets"),
+        ("match: {}, ttl: {default: 0s}", "from 1ms to 36500d"),
+        ("match: {}, ttl: {cap: 36501d}", "from 1ms to 36500d"),
+        ("match: {}, ttl: {cap: soon}", "a duration such as"),
+        ("match: {}, ttl: {default: 1h, over: lower}", "unknown key `over`"),
+        ("match: {commands: [get, client]}, ttl: {cap: 1h}", "`ttl` would never act"),
+        ("match: {commands: ['@write'], except_commands: [set]}, ttl: {max: 1h}", "never act"),
+        ("match: {}, mode: shadow, ttl: {cap: 1h}", "`ttl` can only be enforced"),
+        ("match: {relations: [a.b]}, ttl: {default: 1h}", "about commands, not statements"),
         ("match: {}, mode: warn, ttl: {max: 1h}", "`ttl` can only be enforced"),
+        ("match: {}, allow: {library_functions: ['a*']}", "`a*` is no name of a function"),
+        ("match: {}, allow: {library_functions: ['']}", "`` is no name of a function"),
+        ("match: {protocol: postgresql}, allow: {library_functions: [a]}", "speaks of commands"),
         ("match: {}, allow: {scripts: [a]}", "`a` is not the SHA-1 of a script"),
     ] {
         check(rule, expected);

@@ -240,6 +240,8 @@ fn limits_name_whom_they_count() {
     let Decision::Allow(allowed) = decide(&set, login("support"), "select") else { panic!() };
     let numbers: Vec<_> = allowed.limits.iter().map(|l| (l.count, l.per_us, l.enforced)).collect();
     assert_eq!(numbers, [(30, 60_000_000, true), (100, 10_000_000, true), (5, 1_000_000, false)]);
+    // What commands bring is no statement's.
+    check(&["match: {}, limit: {bytes: 1KiB/s}"], "support", "select", "allow");
 }
 
 #[test]

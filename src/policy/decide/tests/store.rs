@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::facts::{
-    ChannelMode, ChannelUse, CommandUse, Exposure, KeyMode, KeyUse, StoreFacts, Unnamed,
+    ChannelMode, ChannelUse, CommandUse, Exposure, KeyMode, KeyUse, KnownBy, ScriptUse, StoreFacts,
+    Unnamed,
 };
 use crate::name::Protocol;
 use crate::policy::Vocabulary;
@@ -26,6 +27,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("flushall*", "write dangerous"),
     ("eval*", "scripting"),
     ("evalsha*", "scripting"),
+    ("fcall*", "scripting"),
     ("client", "connection"),
     ("client|list*", "connection admin dangerous"),
     ("client|id", "connection"),
@@ -41,7 +43,8 @@ fn commands() -> Vec<Arc<CommandUse>> {
     let made = COMMANDS.iter().map(|(name, categories)| {
         let categories = categories.split(' ').map(Arc::from).collect();
         let door = name.ends_with('*');
-        Arc::new(CommandUse { name: name.trim_end_matches('*').into(), categories, door })
+        let name = name.trim_end_matches('*').into();
+        Arc::new(CommandUse { name, categories, door, ends: false })
     });
     made.collect()
 }
@@ -85,8 +88,13 @@ fn store_facts(words: &str) -> Facts {
             continue;
         }
         let (kind, text) = word.split_once('=').unwrap();
-        if kind == "script" {
-            store.script = Some(text.as_bytes().into());
+        let known_by = match kind {
+            "script" => Some(KnownBy::Digest),
+            "function" => Some(KnownBy::Name),
+            _ => None,
+        };
+        if let Some(known_by) = known_by {
+            store.script = Some(ScriptUse { name: text.as_bytes().into(), known_by });
             continue;
         }
         let mode = match kind {

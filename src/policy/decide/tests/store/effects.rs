@@ -1,6 +1,8 @@
 //! Tenants, scripts and bounds.
 
 use super::*;
+use crate::obligation::Bounded;
+use crate::policy::Counted;
 
 #[test]
 fn names_of_a_tenant_stand_behind_a_prefix() {
@@ -94,10 +96,46 @@ fn a_script_that_is_listed_reaches_its_keys_only() {
     // Scripts that rules do not tell apart are decided alike.
     let set = store_set(&[listed]);
     let class = set.classify(set.identify(store_login()));
-    let fits = |digest: &str| set.script_fits(&class, digest.as_bytes());
+    let fits = |digest: &str| set.script_fits(&class, digest.as_bytes(), KnownBy::Digest);
     assert_eq!(fits("other"), fits("another"));
     assert_eq!(fits(SHA), fits(&SHA.to_ascii_uppercase()));
     assert_ne!(fits(SHA), fits("other"));
+}
+
+#[test]
+fn a_function_that_is_listed_reaches_its_keys_only() {
+    const SHA: &str = "00112233445566778899aabbccddeeff00112233";
+    let listed = "match: {}, allow: {library_functions: [take, Give]}";
+    let call = "fcall rw=s:1> *reached function=take";
+    check(&[], call, "closed door: `fcall` is not available");
+    check(&[listed], call, "allow");
+    check(&[listed], "fcall rw=s:1> *reached function=Give", "allow");
+    for other in ["give", "takes", "tak", "tak?", "TAKE"] {
+        let call = format!("fcall rw=s:1> *reached function={other}");
+        check(&[listed], &call, "closed door");
+    }
+    check(&[listed], "get r=a", "allow");
+    check(&[&format!("{listed}, mode: shadow")], call, "closed door");
+    // A digest is no name, and a name no digest.
+    let digest = format!("match: {{}}, allow: {{scripts: [{SHA}]}}");
+    check(&[&digest], &format!("fcall *reached function={SHA}"), "closed door");
+    let name = format!("match: {{}}, allow: {{library_functions: [{SHA}]}}");
+    check(&[&name], &format!("evalsha *reached script={SHA}"), "closed door");
+    // What it is called with is judged like any key.
+    check(&[listed, "match: {keys: ['x:*']}, deny: true"], call, "allow");
+    check(&[listed, "match: {writes: ['s:*']}, deny: true"], call, "rule r1");
+    check(&[listed, "match: {keys: ['s:*']}, mask: nullify"], call, "side door r1");
+    check(&[listed, "match: {}, allow: {keys: ['x:*']}"], call, "not allowed");
+    // Beside a list, the name of the command opens no other function, and every script.
+    let both = "match: {}, allow: {commands: [fcall, evalsha], library_functions: [take]}";
+    check(&[both], call, "allow");
+    check(&[both], "fcall *reached function=other", "closed door");
+    check(&[both], &format!("evalsha *reached script={SHA}"), "allow");
+    let set = store_set(&[listed]);
+    let class = set.classify(set.identify(store_login()));
+    let fits = |name: &str| set.script_fits(&class, name.as_bytes(), KnownBy::Name);
+    assert_eq!(fits("other"), fits("TAKE"));
+    assert_ne!(fits("take"), fits("other"));
 }
 
 #[test]
@@ -117,4 +155,34 @@ fn bounds_come_with_permission() {
     assert_eq!(bounds("set w=s:1!"), [("r0".into(), 1024), ("r0".into(), 10)]);
     assert_eq!(bounds("set w=a!"), []);
     assert_eq!(bounds("scan *listed"), [("r1".into(), 64)]);
+    let ttl = store_set(&["match: {writes: ['s:*']}, ttl: {default: 1h, cap: 1d}"]);
+    let Decision::Allow(allowed) = decided(&ttl, store_login(), &store_facts("set w=s:1!")) else {
+        panic!()
+    };
+    let found: Vec<_> = allowed.bounds.iter().map(|bound| (bound.what, bound.max)).collect();
+    let day = 24 * 3_600_000;
+    assert_eq!(
+        found,
+        [
+            (Bounded::ExpiryMs, day),
+            (Bounded::ExpiryLoweredMs, day),
+            (Bounded::ExpiryPutInMs, 3_600_000)
+        ]
+    );
+}
+
+#[test]
+fn limits_on_what_commands_bring_come_with_permission() {
+    let set = store_set(&[
+        "match: {writes: ['s:*']}, limit: {bytes: 1KiB/s}",
+        "match: {}, limit: {arguments: 10/s}",
+    ]);
+    let limits = |words: &str| match decided(&set, store_login(), &store_facts(words)) {
+        Decision::Allow(allowed) => {
+            allowed.limits.iter().map(|limit| (limit.of, limit.count)).collect::<Vec<_>>()
+        }
+        Decision::Deny(denial) => panic!("{}", denial.message),
+    };
+    assert_eq!(limits("set w=s:1!"), [(Counted::Bytes, 1024), (Counted::Arguments, 10)]);
+    assert_eq!(limits("set w=a!"), [(Counted::Arguments, 10)]);
 }
