@@ -125,6 +125,27 @@ impl Glob {
         }
     }
 
+    /// Whether some whole number that fits in 32 bits matches, written in digits as one writes it.
+    pub fn matches_a_number(&self) -> bool {
+        // The least digits that the pattern leaves room for; stars are left out.
+        let fixed: Vec<char> = self.0.chars().filter(|c| *c != '*').collect();
+        let mut digits: String = match (fixed.as_slice(), self.0.starts_with('*')) {
+            ([], _) if !self.0.is_empty() => "0".to_owned(),
+            // No number of two digits begins with zero.
+            (['0', _, ..], true) => "1".to_owned(),
+            _ => String::new(),
+        };
+        for c in &fixed {
+            digits.push(match c {
+                '?' if digits.is_empty() && fixed.len() > 1 => '1',
+                '?' => '0',
+                other => *other,
+            });
+        }
+        digits.parse().is_ok_and(|number: u32| number.to_string() == digits)
+            && self.matches(&digits)
+    }
+
     /// Whether these bytes match the whole pattern; `?` is one byte. For names that need not be
     /// text: nothing is repaired before it is compared.
     pub fn matches_bytes(&self, name: &[u8]) -> bool {
@@ -188,6 +209,45 @@ mod tests {
             assert_eq!(Glob::new(pattern).matches(name), expected, "{pattern} on {name}");
             let bytes = Glob::new(pattern).matches_bytes(name.as_bytes());
             assert_eq!(bytes, expected && name != "é", "{pattern} on the bytes of {name}");
+        }
+    }
+
+    #[test]
+    fn some_globs_match_numbers() {
+        for pattern in [
+            "0",
+            "7",
+            "15",
+            "*",
+            "**",
+            "?",
+            "??",
+            "1*",
+            "*0",
+            "*05",
+            "*0*5",
+            "?*",
+            "*?",
+            "0*",
+            "4294967295",
+        ] {
+            assert!(Glob::new(pattern).matches_a_number(), "{pattern}");
+        }
+        for pattern in [
+            "",
+            "orders",
+            "db*",
+            "*x",
+            "05",
+            "0?",
+            "0*5",
+            "-1",
+            "+1",
+            "1.0",
+            "4294967296",
+            "5?????????",
+        ] {
+            assert!(!Glob::new(pattern).matches_a_number(), "{pattern}");
         }
     }
 

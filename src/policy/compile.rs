@@ -56,6 +56,7 @@ impl RuleSet {
         check_ids(&set, &mut problems);
         check_classes(&set, &mut problems);
         check_protocols(&set, &mut problems);
+        check_databases(&set, &mut problems);
         check_masks(&set, &mut problems);
         vocabulary.check(&mut set, &mut problems);
         prefix::check(&set, &mut problems);
@@ -124,7 +125,52 @@ fn check_classes(set: &RuleSet, problems: &mut Problems) {
 fn check_protocols(set: &RuleSet, problems: &mut Problems) {
     for rule in &set.rules {
         let Some(protocol) = rule.subject.protocol else { continue };
-        let (statements, commands) = match &rule.effect {
+        let Speaks { of_statements, of_commands } = Speaks::read(rule);
+        let (mistaken, foreign, own) = match protocol.asks() {
+            Asks::ByCommands => (of_statements, "statements, relations or functions", "commands"),
+            Asks::ByStatements => (of_commands, "commands, keys or channels", "statements"),
+        };
+        if mistaken {
+            let name = protocol.name();
+            let message = format!("rule `{}` speaks of {foreign}, which {name} has not", rule.id);
+            problems.push(
+                Diagnostic::error(&rule.span, message)
+                    .with_help(format!("name {own}, or leave `protocol` out")),
+            );
+        }
+    }
+}
+
+/// A rule that can only act where databases have numbers, and names one that has none, would never
+/// act; and what it excepts by such a name, it would not except.
+fn check_databases(set: &RuleSet, problems: &mut Problems) {
+    for rule in &set.rules {
+        let Speaks { of_statements, of_commands } = Speaks::read(rule);
+        let (numbered, whose) = match rule.subject.protocol {
+            Some(protocol) => (protocol.asks() == Asks::ByCommands, protocol.name()),
+            None => (of_commands && !of_statements, "what is asked by commands"),
+        };
+        let names = rule.subject.databases.any.iter().chain(&rule.subject.databases.except);
+        for name in names.filter(|name| numbered && !name.matches_a_number()) {
+            let name = name.as_str();
+            let message = format!("rule `{}`: no database of {whose} is called `{name}`", rule.id);
+            problems.push(
+                Diagnostic::error(&rule.span, message)
+                    .with_help("databases have numbers there: write `databases: [0]`"),
+            );
+        }
+    }
+}
+
+/// What a rule is about.
+struct Speaks {
+    of_statements: bool,
+    of_commands: bool,
+}
+
+impl Speaks {
+    fn read(rule: &Rule) -> Self {
+        let (of_statements, of_commands) = match &rule.effect {
             Effect::Allow(allow) => {
                 let texts = allow.statements.is_some() || allow.relations.is_some();
                 (texts || !allow.functions.is_empty(), allow.store.is_written())
@@ -139,18 +185,7 @@ fn check_protocols(set: &RuleSet, problems: &mut Problems) {
                 (rule.object.about_statements(), !rule.object.store.is_empty())
             }
         };
-        let (mistaken, foreign, own) = match protocol.asks() {
-            Asks::ByCommands => (statements, "statements, relations or functions", "commands"),
-            Asks::ByStatements => (commands, "commands, keys or channels", "statements"),
-        };
-        if mistaken {
-            let name = protocol.name();
-            let message = format!("rule `{}` speaks of {foreign}, which {name} has not", rule.id);
-            problems.push(
-                Diagnostic::error(&rule.span, message)
-                    .with_help(format!("name {own}, or leave `protocol` out")),
-            );
-        }
+        Self { of_statements, of_commands }
     }
 }
 

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, Cache};
 use tokio::time::Sleep;
 use tracing::{debug, info, warn};
 
@@ -38,6 +39,7 @@ use super::uid::Birth;
 use super::upstream::{Dial, Place};
 use crate::config::OnClientGone;
 use crate::metrics::{ConnectionGuard, DatasourceMetrics, Direction, RejectReason};
+use crate::session::gate::ActiveRules;
 use crate::session::{Answer, Effect, EndCause, Outbox, Phase, ProtocolError, Session, Side};
 
 /// One connection with its session.
@@ -45,6 +47,9 @@ pub(crate) struct Connection<S, C, D: Dial> {
     pub(super) session: S,
     pub(super) birth: Birth,
     pub(super) datasource: Arc<Datasource<D>>,
+    /// The rules of the last turn, kept at hand so that a turn touches no counter all connections
+    /// share. Whether they are in force is asked in each; only a connection at rest holds older ones.
+    rules: Cache<Arc<ArcSwap<ActiveRules>>, Arc<ActiveRules>>,
     pub(super) client: Leg<LegStream<C>>,
     /// `None` until the session asks for it, and once it is closed.
     pub(super) server: Option<Leg<D::Stream>>,
@@ -105,6 +110,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         Self {
             session,
             birth,
+            rules: Cache::new(Arc::clone(&shared.rules)),
             client: Leg::new(LegStream::Plain(client)),
             server: None,
             out: Outbox::default(),
@@ -237,7 +243,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
 
     /// Offers a side's input to the session.
     fn feed(&mut self, side: Side) -> Result<(), End> {
-        let Self { session, datasource, client, server, out, seat, turned_us, .. } = self;
+        let Self { session, datasource, rules, client, server, out, seat, turned_us, .. } = self;
         let input = match (side, &mut *server) {
             (Side::Client, _) => &mut client.input,
             (Side::Server, Some(server)) => &mut server.input,
@@ -245,12 +251,9 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         };
         out.room = seat.room(session.owed_events());
         let before = (input.bytes.len(), out.to_client.len(), out.to_server.len());
-        let result = {
-            let rules = datasource.shared.rules.load();
-            let turn = datasource.turn(&rules);
-            *turned_us = turn.now.mono_us;
-            session.feed(turn, side, &mut input.bytes, out)
-        };
+        let turn = datasource.turn(rules.load());
+        *turned_us = turn.now.mono_us;
+        let result = session.feed(turn, side, &mut input.bytes, out);
         let after = (input.bytes.len(), out.to_client.len(), out.to_server.len());
         let progress = before != after || !out.events.is_empty() || !out.effects.is_empty();
         // What is left is offered again only if the session's state may have changed since.
@@ -271,14 +274,11 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     /// Gives the session the answer to an effect.
     pub(super) async fn resume(&mut self, answer: Answer) -> Result<(), End> {
         self.reserve().await?;
-        let Self { session, datasource, out, seat, turned_us, .. } = self;
+        let Self { session, datasource, rules, out, seat, turned_us, .. } = self;
         out.room = seat.room(session.owed_events());
-        let result = {
-            let rules = datasource.shared.rules.load();
-            let turn = datasource.turn(&rules);
-            *turned_us = turn.now.mono_us;
-            session.resume(turn, answer, out)
-        };
+        let turn = datasource.turn(rules.load());
+        *turned_us = turn.now.mono_us;
+        let result = session.resume(turn, answer, out);
         self.offer_leftovers();
         self.settle();
         self.checked(result)
@@ -289,11 +289,8 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
     pub(super) fn finish(&mut self, cause: EndCause) -> End {
         let running = self.session.phase() == Phase::Busy;
         let left = self.what_is_left(cause);
-        let Self { session, datasource, out, .. } = self;
-        {
-            let rules = datasource.shared.rules.load();
-            session.end(datasource.turn(&rules), cause, out);
-        }
+        let Self { session, datasource, rules, out, .. } = self;
+        session.end(datasource.turn(rules.load()), cause, out);
         self.settle();
         self.out.effects.clear();
         match left {
@@ -452,7 +449,7 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
 
     /// Ready when a limit was reached and something was done about it.
     fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        let clock = self.datasource.shared.clock;
+        let clock = &self.datasource.shared.clock;
         let now_us = || clock.now().mono_us;
         let due = ready!(self.deadlines.poll(&self.datasource.limits, now_us, cx));
         if let Some(limit) = due.limit() {
@@ -461,10 +458,8 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
         }
         match due {
             Due::Settle => {
-                let Self { session, datasource, out, .. } = self;
-                let rules = datasource.shared.rules.load();
-                session.settle(datasource.turn(&rules), out);
-                drop(rules);
+                let Self { session, datasource, rules, out, .. } = self;
+                session.settle(datasource.turn(rules.load()), out);
                 self.settle();
                 Poll::Ready(Ok(()))
             }

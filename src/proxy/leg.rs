@@ -39,12 +39,14 @@ pub(crate) struct Input {
     /// Holds something the session has not been offered in its present state.
     pub(crate) fresh: bool,
     read_bytes: usize,
+    /// Bytes of the longest read since there was much to read.
+    longest: usize,
 }
 
 impl Input {
     /// Holds nothing.
     pub(crate) fn new() -> Self {
-        Self { bytes: BytesMut::new(), fresh: false, read_bytes: READ_BYTES_MIN }
+        Self { bytes: BytesMut::new(), fresh: false, read_bytes: READ_BYTES_MIN, longest: 0 }
     }
 
     /// Reads once. `Ok(0)` is the end of the stream.
@@ -55,11 +57,16 @@ impl Input {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         if self.bytes.is_empty() && self.read_bytes == READ_BYTES_MIN {
-            return self.poll_read_little(from, read_bytes_max, cx);
+            // Where what is kept is longer than what came so far, the bytes are not copied.
+            if self.longest == 0 || !self.bytes.try_reclaim(self.longest + 1) {
+                return self.poll_read_little(from, read_bytes_max, cx);
+            }
+        } else {
+            self.bytes.reserve(self.read_bytes);
         }
-        self.bytes.reserve(self.read_bytes);
         let spare = self.bytes.capacity() - self.bytes.len();
         let n = ready!(poll_read_buf(from, &mut self.bytes, cx))?;
+        self.longest = self.longest.max(n);
         if n >= spare.min(self.read_bytes) {
             self.read_bytes = read_bytes_max;
         }
@@ -78,6 +85,9 @@ impl Input {
         let mut read = ReadBuf::uninit(&mut space);
         ready!(Pin::new(from).poll_read(cx, &mut read))?;
         let filled = read.filled();
+        // With room to see that nothing is left the next time.
+        self.longest = self.longest.max(filled.len());
+        self.bytes.reserve(self.longest + 1);
         self.bytes.extend_from_slice(filled);
         if filled.len() == READ_BYTES_MIN {
             self.read_bytes = read_bytes_max;
@@ -217,8 +227,9 @@ fn gone() -> io::Error {
 /// What a read asks for at first: a batch that a client sends in one piece fits, so that it is passed
 /// on in one piece, and the server answers in one.
 const READ_BYTES_MIN: usize = 16 * 1024;
-/// The most an idle connection keeps per side: a prepared transaction's messages fit.
-const KEPT_BYTES_MAX: usize = 4 * 1024;
+/// The most an idle connection keeps per side: a prepared transaction's messages fit, and a batch of
+/// some dozens of commands.
+const KEPT_BYTES_MAX: usize = 8 * 1024;
 
 /// Pieces of a queue one write gathers.
 const SLICES_MAX: usize = 16;

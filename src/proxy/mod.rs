@@ -107,9 +107,9 @@ pub async fn run(config: Config, commit: &str) -> Result<(), StartError> {
     let rules = Arc::new(ArcSwap::from_pointee(rules));
     let sockets = Sockets::bind(&config)?;
     let clock = Clock::start();
-    let metrics = count(&config, commit, clock).context("set up metrics")?;
+    let metrics = count(&config, commit, &clock).context("set up metrics")?;
     let status = Arc::new(Status::default());
-    let instance = instance(clock)?;
+    let instance = instance(&clock)?;
     let (queue, writer) =
         audit::start(&config.audit, instance, Arc::clone(&metrics), Arc::clone(&status))
             .context("start the audit trail")?;
@@ -179,7 +179,7 @@ impl Process {
                 });
             }
             for issuer in written.logins.issuers.iter().flatten().map(Arc::clone) {
-                let clock = shared.clock;
+                let clock = shared.clock.clone();
                 process.services.spawn(async move {
                     issuer.source.keep_current(clock).await;
                     Ok(())
@@ -228,7 +228,7 @@ impl Process {
         (admin, datasources): (TcpListener, Vec<Arc<Datasource<Upstream>>>),
     ) {
         let (reload, requests) = mpsc::channel(RELOAD_REQUESTS_MAX);
-        let (clock, fitting, ending) = (shared.clock, config.clone(), Arc::clone(shared));
+        let (clock, fitting, ending) = (shared.clock.clone(), config.clone(), Arc::clone(shared));
         let reloader = Reloader::new(
             config.rules.directory.clone(),
             config.rules.reload,
@@ -265,7 +265,7 @@ impl Process {
         }
         let (counted, listed, ending) =
             (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
-        let known = Arc::clone(shared);
+        let (known, timed) = (Arc::clone(shared), Arc::clone(shared));
         let state = AdminState {
             metrics: Arc::clone(&shared.metrics),
             status: Arc::clone(&shared.status),
@@ -274,11 +274,11 @@ impl Process {
             keys: Box::new(move || key_reports(&known)),
             end: Box::new(move |request| end_session(&ending, request)),
             reload,
-            mono_us: Box::new(move || clock.now().mono_us),
+            mono_us: Box::new(move || timed.clock.now().mono_us),
             collect: Box::new(move |metrics| {
                 let (hits, misses) = counted.plans.hits_and_misses();
                 metrics.decision_cache(hits, misses);
-                report_ages(&datasources, clock);
+                report_ages(&datasources, &counted.clock);
             }),
         };
         let shutdown = Arc::clone(&shared.shutdown);
@@ -385,7 +385,7 @@ fn datasource(
             patience: config.limits.connect_timeout.min(config.limits.login_timeout) / 2,
             tcp: config.limits.tcp,
             tls: ServerTls::of(&written.upstream_tls),
-            clock: shared.clock,
+            clock: shared.clock.clone(),
             sentinels: written
                 .sentinel
                 .as_ref()
@@ -440,7 +440,7 @@ fn drive_limits(config: &Config) -> DriveLimits {
     }
 }
 
-fn count(config: &Config, commit: &str, clock: Clock) -> prometheus::Result<Arc<Metrics>> {
+fn count(config: &Config, commit: &str, clock: &Clock) -> prometheus::Result<Arc<Metrics>> {
     let labels: Vec<_> = config
         .datasources
         .iter()
@@ -451,7 +451,7 @@ fn count(config: &Config, commit: &str, clock: Clock) -> prometheus::Result<Arc<
 }
 
 /// Who writes the audit trail.
-fn instance(clock: Clock) -> anyhow::Result<Instance> {
+fn instance(clock: &Clock) -> anyhow::Result<Instance> {
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let uid = Birth::draw(clock.now())?.uid;
     let version = env!("CARGO_PKG_VERSION");
@@ -513,7 +513,7 @@ fn key_reports(shared: &Shared) -> Vec<KeyReport> {
 }
 
 /// Ages of the oldest catalogs, before a scrape.
-fn report_ages(datasources: &[Arc<Datasource<Upstream>>], clock: Clock) {
+fn report_ages(datasources: &[Arc<Datasource<Upstream>>], clock: &Clock) {
     let now_us = clock.now().mono_us;
     for datasource in datasources {
         let oldest = datasource.analyzer.catalogs().iter().map(|one| one.read_at_us).min();

@@ -29,16 +29,23 @@ pub(crate) struct Entry {
     uid: Box<str>,
     datasource: Arc<str>,
     began: Now,
+    live: Live,
+    /// Written during the login only.
+    login: Mutex<Login>,
+}
+
+/// What every turn writes or looks at: one line of the cache.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Live {
     phase: AtomicU8,
+    /// Somebody asked for its end.
+    ended: AtomicBool,
     /// When the phase began, monotonic microseconds.
     since_us: AtomicU64,
     statements: AtomicU64,
     from_client: AtomicU64,
     to_client: AtomicU64,
-    /// Somebody asked for its end.
-    ended: AtomicBool,
-    /// Written during the login only.
-    login: Mutex<Login>,
 }
 
 /// What a login makes known.
@@ -75,12 +82,14 @@ impl Registry {
             uid: uid.into(),
             datasource: Arc::clone(datasource),
             began: now,
-            phase: AtomicU8::new(code(Phase::Login)),
-            since_us: AtomicU64::new(now.mono_us),
-            statements: AtomicU64::new(0),
-            from_client: AtomicU64::new(0),
-            to_client: AtomicU64::new(0),
-            ended: AtomicBool::new(false),
+            live: Live {
+                phase: AtomicU8::new(code(Phase::Login)),
+                ended: AtomicBool::new(false),
+                since_us: AtomicU64::new(now.mono_us),
+                statements: AtomicU64::new(0),
+                from_client: AtomicU64::new(0),
+                to_client: AtomicU64::new(0),
+            },
             login: Mutex::default(),
         });
         self.entries.insert(uid.into(), Arc::clone(&entry));
@@ -134,7 +143,7 @@ impl Registry {
 
 impl Entry {
     fn end(&self) {
-        self.ended.store(true, Ordering::Release);
+        self.live.ended.store(true, Ordering::Release);
         let waker = self.login().waker.take();
         if let Some(waker) = waker {
             waker.wake();
@@ -160,13 +169,13 @@ impl Entry {
             client: record.and_then(|record| record.client).map(|client| client.to_string()),
             tls: login.tls.map(str::to_owned),
             method: login.method.map(str::to_owned),
-            phase: word(self.phase.load(Ordering::Relaxed)).to_owned(),
-            phase_s: seconds_since(now, self.since_us.load(Ordering::Relaxed)),
+            phase: word(self.live.phase.load(Ordering::Relaxed)).to_owned(),
+            phase_s: seconds_since(now, self.live.since_us.load(Ordering::Relaxed)),
             age_s: seconds_since(now, self.began.mono_us),
             began_us: self.began.wall_us,
-            statements: self.statements.load(Ordering::Relaxed),
-            bytes_from_client: self.from_client.load(Ordering::Relaxed),
-            bytes_to_client: self.to_client.load(Ordering::Relaxed),
+            statements: self.live.statements.load(Ordering::Relaxed),
+            bytes_from_client: self.live.from_client.load(Ordering::Relaxed),
+            bytes_to_client: self.live.to_client.load(Ordering::Relaxed),
         }
     }
 }
@@ -178,15 +187,15 @@ impl Registered {
             self.waker = Some(cx.waker().clone());
             self.entry.login().waker = Some(cx.waker().clone());
         }
-        self.entry.ended.load(Ordering::Acquire)
+        self.entry.live.ended.load(Ordering::Acquire)
     }
 
     /// Notes where the session stands; since `now_us`, if that changed.
     pub(crate) fn stands(&mut self, phase: Phase, now_us: u64) {
         if self.phase != phase {
             self.phase = phase;
-            self.entry.phase.store(code(phase), Ordering::Relaxed);
-            self.entry.since_us.store(now_us, Ordering::Relaxed);
+            self.entry.live.phase.store(code(phase), Ordering::Relaxed);
+            self.entry.live.since_us.store(now_us, Ordering::Relaxed);
         }
     }
 
@@ -226,19 +235,19 @@ impl Registered {
                 | EventKind::Gap { .. } => {}
             }
         }
-        add(&self.entry.statements, statements);
+        add(&self.entry.live.statements, statements);
     }
 
     /// Statements counted so far.
     pub(crate) fn statements(&self) -> u64 {
-        self.entry.statements.load(Ordering::Relaxed)
+        self.entry.live.statements.load(Ordering::Relaxed)
     }
 
     /// Counts bytes.
     pub(crate) fn moved(&self, direction: Direction, bytes: u64) {
         match direction {
-            Direction::FromClient => add(&self.entry.from_client, bytes),
-            Direction::ToClient => add(&self.entry.to_client, bytes),
+            Direction::FromClient => add(&self.entry.live.from_client, bytes),
+            Direction::ToClient => add(&self.entry.live.to_client, bytes),
         }
     }
 }

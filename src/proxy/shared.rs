@@ -27,7 +27,7 @@ use crate::tls::Acceptor;
 /// Shared by all connections of the process.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// The rules in force. Loaded once per turn; the guard never crosses an await.
+    /// The rules in force. Looked at once per turn.
     pub(crate) rules: Arc<ArcSwap<ActiveRules>>,
     /// The threads that drive connections.
     pub(crate) workers: Workers,

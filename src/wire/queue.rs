@@ -50,7 +50,11 @@ impl ByteQueue {
     /// Moves the first `n` bytes of `input` (at most all) to the end of the queue.
     pub fn take_from(&mut self, input: &mut BytesMut, n: usize) {
         let n = n.min(input.len());
-        if n < COPY_BELOW_BYTES {
+        if n == input.len() && self.is_empty() {
+            // All of a batch: the two change places, and nothing is copied.
+            std::mem::swap(&mut self.tail, input);
+            input.clear();
+        } else if n < COPY_BELOW_BYTES {
             let (head, _) = input.split_at(n);
             self.tail.extend_from_slice(head);
             input.advance(n);
@@ -127,6 +131,19 @@ mod tests {
             assert_eq!(queue.len(), expected.len());
             assert_eq!(drain(&mut queue, step), expected);
             assert!(queue.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_whole_batch_is_passed_on_without_a_copy() {
+        let mut queue = ByteQueue::default();
+        for round in 0..4u8 {
+            let mut input = BytesMut::from(&[round; 100][..]);
+            let place = input.as_ptr();
+            queue.take_from(&mut input, 100);
+            assert!(input.is_empty());
+            assert_eq!(queue.chunk().as_ptr(), place);
+            assert_eq!(drain(&mut queue, 30), [round; 100]);
         }
     }
 

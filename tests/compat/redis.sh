@@ -55,19 +55,16 @@ proc compat_login {fd} {
 }
 
 set ::compat_outstanding {}
-set ::compat_said {}
 proc compat_order {id method} {
     if {$::compat_outstanding ne {} && $::compat_outstanding ne $id} {
         after 20
         set ::compat_outstanding {}
     }
     if {$method eq {read}} {
-        # The proxy answers QUIT itself; the server hears of the end a moment later.
-        if {$::compat_said ne {quit}} {set ::compat_outstanding {}}
+        set ::compat_outstanding {}
     } elseif {$method eq {close} || $::redis::deferred($id)} {
         set ::compat_outstanding $id
     }
-    if {$method ne {read}} {set ::compat_said $method}
 }
 TCL
   sed -Ei "s/\[((::tls::)?socket ($place))\]/[compat_login [\1]]/" \

@@ -49,6 +49,7 @@ enum Kind {
     Send(Vec<u8>),
     Receive(Vec<u8>),
     Closed,
+    Done,
     Blocked,
 }
 
@@ -87,6 +88,7 @@ fn table() -> Vec<Conversation> {
             Some((">>", text)) => Kind::Send(unescaped(text.as_bytes())),
             Some(("<", text)) => Kind::Receive(unescaped(text.as_bytes())),
             None if rest == "closed" => Kind::Closed,
+            None if rest == "done" => Kind::Done,
             None if rest == "blocked" => Kind::Blocked,
             _ => panic!("{TABLE}: `{line}` is no step"),
         };
@@ -273,6 +275,11 @@ fn talk(conversation: &Conversation, address: SocketAddr, cut: Cut, server: &Ser
                 if !more {
                     side.flush(cut);
                 }
+                continue;
+            }
+            Kind::Done => {
+                // Already closed from over there is fine.
+                let _ = side.stream.shutdown(Shutdown::Write);
                 continue;
             }
             Kind::Blocked => {

@@ -40,8 +40,10 @@ pub(super) enum Place {
 pub(super) enum Counting {
     /// As the commands of sets, lists and sorted sets do.
     Plain,
-    /// As scripts and functions do, which may have no keys.
+    /// As scripts do, which may have no keys.
     Script,
+    /// As functions do: the same, in other words where it is no number.
+    Function,
 }
 
 impl Keys {
@@ -92,6 +94,7 @@ fn counted(
     let (no_number, negative) = match counting {
         Counting::Plain => (NOT_POSITIVE, NOT_POSITIVE),
         Counting::Script => (NOT_INTEGER, NEGATIVE),
+        Counting::Function => (BAD_NUMBER, NEGATIVE),
     };
     let number = integer(args.get(at).ok_or(TOO_FEW)?).ok_or(no_number)?;
     usize::try_from(number).ok().ok_or(negative)
@@ -120,4 +123,5 @@ const TOO_MANY_KEYS: NotUnderstood =
     NotUnderstood("Number of keys can't be greater than number of args");
 const NOT_POSITIVE: NotUnderstood = NotUnderstood("numkeys should be greater than 0");
 const NOT_INTEGER: NotUnderstood = NotUnderstood("value is not an integer or out of range");
+const BAD_NUMBER: NotUnderstood = NotUnderstood("Bad number of keys provided");
 const NEGATIVE: NotUnderstood = NotUnderstood("Number of keys can't be negative");

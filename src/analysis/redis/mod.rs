@@ -79,6 +79,8 @@ pub struct Command {
     /// Place of the argument that names a script, and by what.
     script: Option<(usize, KnownBy)>,
     replies: Replies,
+    /// Whether a server may make the client wait until others have said something.
+    may_block: bool,
 }
 
 impl Command {

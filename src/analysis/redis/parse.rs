@@ -26,6 +26,7 @@ pub(super) fn command(id: CommandId, generated: &str, reviewed: &str) -> Option<
         "-" => false,
         _ => return None,
     };
+    let may_block = [categories, differs].iter().any(|column| column.contains("blocking"));
     let categories = words(categories).map(Arc::from).collect();
     let (script, touches) = match touches.split_once('@') {
         Some(("script", place)) => (Some((place.parse().ok()?, KnownBy::Digest)), "reached"),
@@ -34,6 +35,7 @@ pub(super) fn command(id: CommandId, generated: &str, reviewed: &str) -> Option<
     };
     let (unnamed, channels) = touched(touches)?;
     let counting = match unnamed {
+        Unnamed::Reached if name.starts_with("fcall") => Counting::Function,
         Unnamed::Reached => Counting::Script,
         Unnamed::Untouched | Unnamed::Listed | Unnamed::Counted | Unnamed::Changed => {
             Counting::Plain
@@ -55,6 +57,7 @@ pub(super) fn command(id: CommandId, generated: &str, reviewed: &str) -> Option<
         unnamed,
         script,
         replies: Replies::parse(reply)?,
+        may_block,
     })
 }
 

@@ -91,6 +91,12 @@ impl Table {
         }
     }
 
+    /// Whether the server may make a client wait that asks for the command of this full name, until
+    /// others have said something.
+    pub fn may_block(&self, name: &str) -> bool {
+        self.commands.iter().any(|command| command.may_block && &*command.fact.name == name)
+    }
+
     /// The command of this number.
     pub fn command(&self, id: CommandId) -> Option<&Command> {
         self.commands.get(usize::from(id.0))

@@ -173,6 +173,8 @@ fn numbers_of_keys_that_do_not_add_up_are_not_understood() {
     }
     assert_eq!(used("FCALL f -1 a"), "Number of keys can't be negative");
     assert_eq!(used("EVALSHA f x a"), "value is not an integer or out of range");
+    assert_eq!(used("FCALL f x a"), "Bad number of keys provided");
+    assert_eq!(used("FCALL_RO f 9223372036854775808"), "Bad number of keys provided");
     assert_eq!(used("ZUNIONSTORE d 0"), "d:w:Hidden");
     assert_eq!(used("ZUNIONSTORE d"), "wrong number of arguments");
     assert_eq!(used("GET"), "wrong number of arguments");

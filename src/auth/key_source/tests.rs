@@ -115,9 +115,10 @@ async fn a_rotation_is_noticed_by_a_token_and_a_storm_of_unknown_names_asks_once
     let publisher = Publisher::start(ok(&set_of("a")));
     let source = Arc::new(KeySource::new("i", publisher.origin(), bounds()));
     let clock = Clock::start();
+    let its = clock.clone();
     let keeping = Arc::clone(&source);
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move { keeping.keep_current(clock).await });
+    tasks.spawn(async move { keeping.keep_current(its).await });
     // The first read runs, or has ended: whoever comes meanwhile waits for it.
     let mut rounds = source.rounds.subscribe();
     rounds.wait_for(|rounds| *rounds > 0).await.unwrap();
@@ -145,9 +146,10 @@ async fn an_outage_keeps_the_keys_for_a_while() {
     let retry = Duration::ZERO;
     let source = Arc::new(KeySource::new("i", publisher.origin(), Bounds { retry, ..bounds() }));
     let clock = Clock::start();
+    let its = clock.clone();
     let keeping = Arc::clone(&source);
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move { keeping.keep_current(clock).await });
+    tasks.spawn(async move { keeping.keep_current(its).await });
     source.rounds.subscribe().wait_for(|rounds| *rounds > 0).await.unwrap();
     for answer in [
         b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n".to_vec(),

@@ -232,6 +232,32 @@ fn mistakes_in_masks_and_filters_are_named() {
 }
 
 #[test]
+fn a_rule_about_commands_names_databases_by_number() {
+    for rule in [
+        "match: {protocol: redis, databases: [orders]}, deny: true",
+        "match: {protocol: redis, databases: ['0', 'orders']}, deny: true",
+        "match: {protocol: redis, database: 'db*'}, limit: {rate: 1/s}",
+        "match: {protocol: redis, except_databases: [orders]}, deny: true",
+        "match: {protocol: redis, databases: ['00', '1']}, deny: true",
+        "match: {databases: [orders], keys: ['a:*']}, mask: nullify",
+        "match: {databases: [orders]}, prefix: 't:'",
+        "match: {databases: [orders]}, allow: {keys: ['a:*']}",
+    ] {
+        check_refused(&format!("id: r, {rule}"), "no database of ");
+    }
+    for rule in [
+        "match: {protocol: redis, databases: [0, 15]}, deny: true",
+        "match: {protocol: redis, databases: ['*', '1?', '*0']}, deny: true",
+        "match: {databases: [3], keys: ['a:*']}, mask: nullify",
+        "match: {protocol: postgresql, databases: [orders]}, deny: true",
+        "match: {databases: [orders]}, deny: true",
+        "match: {databases: [orders]}, allow: {statements: [select], keys: ['a:*']}",
+    ] {
+        check_accepted(&format!("id: r, {rule}"));
+    }
+}
+
+#[test]
 fn a_rule_speaks_of_what_its_protocol_has() {
     for rule in [
         "match: {protocol: redis, statements: [select]}, deny: true",

@@ -51,8 +51,6 @@ impl Talk {
     ) -> Result<(), Refused> {
         let result = self.commands(call, config, input);
         self.core.close_run(call);
-        // The next piece is read under rules, and in a state, that may be others.
-        self.repeated.forget();
         result
     }
 
@@ -75,10 +73,12 @@ impl Talk {
                 }
                 continue;
             }
-            if self.repeated.pass(&mut self.core, call, input) {
+            let alike = self.core.repeat(input);
+            if alike > 0 {
+                call.out.to_server.take_from(input, alike);
                 continue;
             }
-            self.repeated.forget();
+            self.core.repeated.forget();
             if self.core.who.is_none() && !self.core.tried_unasked {
                 self.core.enter_unasked(call, config);
                 continue;
@@ -96,10 +96,10 @@ impl Talk {
                     input.advance(len);
                 }
                 (Step::Forward, Whole::Command(Form::Array)) => {
-                    if self.core.may_repeat() {
-                        self.repeated.remember(input.get(..len).unwrap_or_default());
-                    }
-                    call.out.to_server.take_from(input, len);
+                    let (command, rest) = input.split_at(len.min(input.len()));
+                    self.core.remember(command);
+                    let alike = self.core.repeat(rest);
+                    call.out.to_server.take_from(input, len + alike);
                 }
                 (Step::Forward, Whole::Head) => {
                     call.out.to_server.take_from(input, len);
@@ -208,7 +208,7 @@ impl Core {
             Role::Quit | Role::Auth | Role::Hello | Role::Reset if !held => {
                 return self.unknown(call, Some(command), "ERR an argument is too long");
             }
-            Role::Quit => return self.quit(call),
+            Role::Quit => return self.quit(call, config),
             Role::Auth => return self.auth(call, config, args),
             Role::Hello => return self.hello(call, config, args),
             Role::Reset => return self.reset_asked(call),

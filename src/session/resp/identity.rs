@@ -6,7 +6,6 @@ use super::entering::{DEFAULT_USER, How, Wanted};
 use super::pending::Expect;
 use super::talk::{Core, Multi, Mute, Parting};
 use super::words::{self, NO_AUTH_HELLO};
-use crate::session::Effect;
 use crate::session::auth::Secret;
 use crate::session::gate::store_refusal;
 use crate::session::journal::Call;
@@ -14,15 +13,24 @@ use crate::wire::resp::Protocol;
 use crate::wire::resp::request::Arguments;
 
 impl Core {
-    pub(super) fn quit(&mut self, call: &mut Call<'_>) -> Step {
-        if !self.is_quiet() {
+    /// QUIT goes to the server, which so hears of it before whatever another client says once this
+    /// one has its answer.
+    pub(super) fn quit(&mut self, call: &mut Call<'_>, config: &RespConfig) -> Step {
+        self.close_run(call);
+        // A client is not read any more once it said QUIT, and one that vanishes while the server
+        // makes it wait is to be noticed.
+        let waits = self.runs.outstanding().any(|name| config.table.may_block(name));
+        if (self.server.is_none() || waits) && !self.is_quiet() {
             return Step::Wait;
+        }
+        if self.server.is_some() {
+            self.await_reply(Expect::Quit);
+            return Step::Forward;
         }
         if !self.take_mute() {
             call.out.to_client.extend(b"+OK\r\n");
         }
-        call.out.effects.push(Effect::Close);
-        self.parting = Parting::Closing;
+        self.part(call, "client");
         Step::Drop
     }
 
@@ -69,8 +77,7 @@ impl Core {
             // Whether it went well would stay unknown: what follows could run as somebody else.
             let text = format!("ERR {name} needs CLIENT REPLY ON; the connection ends");
             call.out.to_client.extend(&words::error(&text));
-            call.out.effects.push(Effect::Close);
-            self.parting = Parting::Closing;
+            self.part(call, "protocol");
         }
         self.parting == Parting::Closing
     }

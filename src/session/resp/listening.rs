@@ -7,7 +7,6 @@ use super::RespConfig;
 use super::talk::{Core, Parting};
 use super::words;
 use crate::analysis::redis::{Found, Subscribed, Uses};
-use crate::session::Effect;
 use crate::session::gate::StoreVerdict;
 use crate::session::journal::Call;
 
@@ -99,10 +98,7 @@ impl Core {
             let text = "NOPERM the rules have changed, and you may not listen to this any more";
             call.out.to_client.extend(&words::error(text));
         }
-        self.parting = Parting::Closing;
-        self.runs.close_all(call);
-        call.journal.closed(call.turn.now, "policy", call.out);
-        call.out.effects.push(Effect::Close);
+        self.part(call, "policy");
     }
 
     fn may_listen(&mut self, call: &Call<'_>, config: &RespConfig) -> bool {

@@ -42,7 +42,6 @@ mod tests;
 mod unheard;
 mod words;
 
-use repeated::Repeated;
 use talk::{Core, Parting};
 
 /// What is the same for all sessions of one datasource.
@@ -92,8 +91,6 @@ enum State {
 struct Talk {
     scanner: Scanner,
     core: Core,
-    /// The last command, as long as another one like it needs no second look.
-    repeated: Repeated,
 }
 
 impl RespSession {
@@ -109,11 +106,7 @@ impl RespSession {
         let client: Option<SocketAddr> = client;
         let record = SessionRecord::accepted(uid, client, now.wall_us, upstream);
         let scanner = Scanner::new(RequestLimits::BEFORE_LOGIN);
-        let talk = Box::new(Talk {
-            scanner,
-            core: Core { local, ..Core::default() },
-            repeated: Repeated::default(),
-        });
+        let talk = Box::new(Talk { scanner, core: Core { local, ..Core::default() } });
         Self { config, state: State::Greeting(talk), journal: Journal::new(record) }
     }
 

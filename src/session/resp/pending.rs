@@ -37,7 +37,7 @@ pub(super) enum Expect {
     Exec,
     /// DISCARD of the client's.
     Discard,
-    /// A DISCARD of ours; the client gets these bytes.
+    /// An EXEC of ours that gives up the transaction; the client gets these bytes.
     Abort(Bytes),
     /// SELECT of this database.
     Select(u32),
@@ -47,6 +47,8 @@ pub(super) enum Expect {
     Reduced(Reduce),
     /// RESET.
     Reset,
+    /// QUIT.
+    Quit,
     /// MONITOR.
     Monitor,
     /// The server is asked to let a client in.
@@ -74,6 +76,7 @@ impl Expect {
             | Self::Hello(_)
             | Self::Reduced(_)
             | Self::Reset
+            | Self::Quit
             | Self::Monitor
             | Self::Login) => heard,
         }
@@ -83,7 +86,7 @@ impl Expect {
     pub(super) fn is_recorded(&self) -> bool {
         match self {
             Self::Unheard(expect) => expect.is_recorded(),
-            Self::Login | Self::Reset | Self::Hello(_) | Self::Abort(_) => false,
+            Self::Login | Self::Reset | Self::Quit | Self::Hello(_) | Self::Abort(_) => false,
             Self::Plain(_)
             | Self::Shaped(_)
             | Self::Local(_)
@@ -115,6 +118,7 @@ impl Expect {
             | Self::Hello(_)
             | Self::Reduced(_)
             | Self::Reset
+            | Self::Quit
             | Self::Monitor
             | Self::Login => 0,
         }
@@ -124,7 +128,7 @@ impl Expect {
     fn holds_client(&self) -> bool {
         match self {
             Self::Unheard(expect) => expect.holds_client(),
-            Self::Select(_) | Self::Hello(_) | Self::Reset | Self::Login => true,
+            Self::Select(_) | Self::Hello(_) | Self::Reset | Self::Quit | Self::Login => true,
             Self::Plain(_)
             | Self::Shaped(_)
             | Self::Local(_)

@@ -64,7 +64,7 @@ impl Core {
     /// Gives up the transaction at the server; the client gets these bytes.
     pub(super) fn abort(&mut self, call: &mut Call<'_>, bytes: Bytes) {
         self.multi = Multi::None;
-        call.out.to_server.extend(words::DISCARD);
+        call.out.to_server.extend(words::ABORT);
         self.await_reply(Expect::Abort(bytes));
     }
 

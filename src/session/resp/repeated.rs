@@ -2,16 +2,14 @@
 //!
 //! Clients that count, poll or fill a queue send one command over and over. What was decided about it
 //! a moment ago, in the same state of the connection, holds for the next one; a comparison of bytes
-//! finds it. The state is not compared: whoever changes it forgets the command.
-
-use bytes::BytesMut;
+//! finds it. The state is not compared: whoever changes it forgets the command, as each other command
+//! does, and each change of rules or identity.
 
 use super::pending::Expect;
 use super::runs::Fate;
 use super::talk::{Core, Multi, Mute};
 use crate::analysis::redis::Role;
 use crate::session::gate::StorePlan;
-use crate::session::journal::Call;
 
 /// The last command, if another one like it needs no second look.
 #[derive(Debug, Default)]
@@ -26,48 +24,50 @@ impl Repeated {
         self.bytes.clear();
     }
 
-    /// The command at the front of the input was decided and passed on as it is.
-    pub(super) fn remember(&mut self, command: &[u8]) {
-        self.bytes.clear();
-        if command.len() <= COMMAND_BYTES_MAX {
-            self.bytes.extend_from_slice(command);
-        }
-    }
-
     /// How many commands like it the input begins with.
     fn count(&self, input: &[u8]) -> usize {
-        if self.bytes.is_empty() {
+        let len = self.bytes.len();
+        if len == 0 || !input.starts_with(&self.bytes) {
             return 0;
         }
-        input.chunks_exact(self.bytes.len()).take_while(|chunk| *chunk == self.bytes).count()
-    }
-
-    /// Passes on the commands at the front of the input that are like the last one; whether there
-    /// were any.
-    pub(super) fn pass(&self, core: &mut Core, call: &mut Call<'_>, input: &mut BytesMut) -> bool {
-        let count = self.count(input);
-        let Some(growing) = core.growing.as_mut().filter(|_| count > 0) else { return false };
-        let more = u64::try_from(count).unwrap_or(u64::MAX);
-        growing.count = growing.count.saturating_add(more);
-        core.pending.push(Expect::Plain(more));
-        call.out.to_server.take_from(input, count * self.bytes.len());
-        true
+        // All of them, if what is behind the first is what is before the last: one comparison.
+        let (before_last, behind_first) = (input.len() - len, input.get(len..).unwrap_or_default());
+        if input.len().is_multiple_of(len) && input.get(..before_last) == Some(behind_first) {
+            return input.len() / len;
+        }
+        input.chunks_exact(len).take_while(|chunk| *chunk == self.bytes).count()
     }
 }
 
 impl Core {
-    /// Whether another command like the one that was just passed on needs no second look: its reply
-    /// is passed on as it is, nothing is charged or compared for it, and it changes no state.
-    pub(super) fn may_repeat(&self) -> bool {
+    /// These bytes are the command that was just passed on as it is: what is like it needs no second
+    /// look, if its reply is passed on as it is, nothing is charged or compared for it, and it changes
+    /// no state.
+    pub(super) fn remember(&mut self, command: &[u8]) {
         let free = |plan: &StorePlan| plan.limits.is_empty() && plan.values.is_empty();
         let plain = |growing: &super::runs::Growing| {
             growing.fate == Fate::Answered && growing.limited_by.is_none() && free(&growing.plan)
         };
-        self.last_role == Some(Role::Plain)
+        if command.len() <= COMMAND_BYTES_MAX
+            && self.last_role == Some(Role::Plain)
             && self.mute == Mute::No
             && self.multi == Multi::None
             && self.prefix.is_none()
             && self.growing.as_ref().is_some_and(plain)
+        {
+            self.repeated.bytes.extend_from_slice(command);
+        }
+    }
+
+    /// Decides the commands at the front of the input that are like the last one as that was; how many
+    /// bytes they are.
+    pub(super) fn repeat(&mut self, input: &[u8]) -> usize {
+        let count = self.repeated.count(input);
+        let Some(growing) = self.growing.as_mut().filter(|_| count > 0) else { return 0 };
+        let more = u64::try_from(count).unwrap_or(u64::MAX);
+        growing.count = growing.count.saturating_add(more);
+        self.pending.push(Expect::Plain(more));
+        count.saturating_mul(self.repeated.bytes.len())
     }
 }
 

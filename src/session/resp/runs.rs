@@ -56,12 +56,13 @@ pub(super) enum Fate {
     Kept,
 }
 
-/// Commands in a row that were decided alike, while one piece of the client's input is read.
+/// Commands in a row that were decided alike.
 #[derive(Debug)]
 pub(super) struct Growing {
     pub(super) plan: Arc<StorePlan>,
     pub(super) limited_by: Option<RuleId>,
     pub(super) fate: Fate,
+    /// How many, in the piece of the client's input that is being read.
     pub(super) count: u64,
 }
 
@@ -76,6 +77,11 @@ impl Runs {
         self.open.len() >= OPEN_MAX
     }
 
+    /// Names of the commands that are not answered yet.
+    pub(super) fn outstanding(&self) -> impl Iterator<Item = &str> {
+        self.open.iter().filter(|run| run.left > 0).map(|run| &*run.run.record.command)
+    }
+
     /// When [`Self::settle`] has something to do; monotonic microseconds.
     pub(super) fn settles_at(&self) -> Option<u64> {
         let growing = self.open.iter().filter(|run| run.stage == Stage::Growing);
@@ -83,12 +89,13 @@ impl Runs {
     }
 
     /// Records commands, of which none was sent yet.
-    pub(super) fn add(&mut self, call: &mut Call<'_>, growing: Growing, database: u32) {
+    pub(super) fn add(&mut self, call: &mut Call<'_>, growing: &Growing, database: u32) {
         let Growing { plan, limited_by, fate, count } = growing;
+        let count = *count;
         let left = match fate {
             Fate::Kept => {
-                let run = run_of(call, &plan, database, count);
-                let kind = EventKind::CommandsDecided { run, limited_by };
+                let run = run_of(call, plan, database, count);
+                let kind = EventKind::CommandsDecided { run, limited_by: limited_by.clone() };
                 call.journal.push(call.turn.now, kind, call.out);
                 return;
             }
@@ -98,7 +105,7 @@ impl Runs {
         let generation = call.turn.rules.generation;
         let same = |run: &&mut Run| {
             run.stage == Stage::Growing
-                && Arc::ptr_eq(&run.plan, &plan)
+                && Arc::ptr_eq(&run.plan, plan)
                 && run.run.database == database
                 && run.run.generation == generation
         };
@@ -112,7 +119,7 @@ impl Runs {
             run.decision
         } else {
             self.make_place(call);
-            self.begin(call, (plan, database), (count, left))
+            self.begin(call, (Arc::clone(plan), database), (count, left))
         };
         match self.due.back_mut() {
             Some((of, more)) if *of == decision => *more = more.saturating_add(left),

@@ -8,12 +8,11 @@ use super::answers::reduce;
 use super::listening::Change;
 use super::pending::Expect;
 use super::reshape::{Owed, Step, With};
-use super::talk::{Core, Parting, UnderWay};
+use super::talk::{Answers, Core, Parting, UnderWay};
 use super::unheard::Outcome;
 use super::words;
 use crate::analysis::redis::Subscribed;
 use crate::event::StoreError;
-use crate::session::Effect;
 use crate::session::journal::Call;
 use crate::wire::resp::Protocol;
 use crate::wire::resp::reply::{End, Malformed, Part};
@@ -97,8 +96,9 @@ impl Core {
             UnderWay::Answer => self.pass_answer(call, input),
             UnderWay::Unheard(known) => self.drop_answer(call, known, input),
             UnderWay::Unasked => self.pass_unasked(call, input),
-            UnderWay::Renamed(owed) => self.rename(call, config, owed, input),
-            UnderWay::Reshaped(owed) => self.reshape(call, config, owed, input),
+            UnderWay::Rewritten(owed, answers) => {
+                self.rewrite(call, config, (owed, answers), input)
+            }
         }
     }
 
@@ -113,7 +113,7 @@ impl Core {
             Kind::Unclear => return Ok(Go::Wait),
             Kind::Message if self.prefix.is_some() => {
                 let owed = self.message_owes(first_word(input).unwrap_or_default());
-                return self.rename(call, config, Box::new(owed), input);
+                return self.rewrite(call, config, (Box::new(owed), Answers::Nothing), input);
             }
             Kind::Message => return self.pass_unasked(call, input),
             Kind::Confirmation => return self.confirmation(call, config, input),
@@ -134,8 +134,7 @@ impl Core {
                 // The server takes leave.
                 let Some(whole) = self.whole(input)? else { return Ok(Go::Wait) };
                 call.out.to_client.take_from(input, whole);
-                call.out.effects.push(Effect::Close);
-                self.parting = Parting::Closing;
+                self.part(call, "server");
                 Ok(Go::On)
             }
             None => Err(Lost::Unasked),
@@ -160,6 +159,7 @@ impl Core {
             Some(Expect::Shaped(_)) => self.shaped(call, config, input),
             Some(Expect::Exec) => self.exec(call, config, input),
             Some(Expect::Unheard(_)) => self.unheard(call, input),
+            Some(Expect::Quit) if self.monitoring => self.goodbye(call, input),
             Some(
                 Expect::Local(_)
                 | Expect::Subscribes { .. }
@@ -171,6 +171,7 @@ impl Core {
                 | Expect::Hello(_)
                 | Expect::Reduced(_)
                 | Expect::Reset
+                | Expect::Quit
                 | Expect::Monitor
                 | Expect::Login,
             ) => self.held(call, input),
@@ -221,6 +222,15 @@ impl Core {
         }
     }
 
+    /// The answer to QUIT, or one more line of what is monitored.
+    fn goodbye(&mut self, call: &mut Call<'_>, input: &mut BytesMut) -> Result<Go, Lost> {
+        let Some(line) = line(input) else { return Ok(Go::Wait) };
+        if line == b"+OK" || line.first() == Some(&b'-') {
+            return self.held(call, input);
+        }
+        self.pass_unasked(call, input)
+    }
+
     fn pass_unasked(&mut self, call: &mut Call<'_>, input: &mut BytesMut) -> Result<Go, Lost> {
         let Part { len, end } = self.replies.next(input)?;
         call.out.to_client.take_from(input, len);
@@ -230,24 +240,6 @@ impl Core {
                 Ok(Go::Wait)
             }
             End::Reply | End::Push => Ok(Go::On),
-        }
-    }
-
-    /// A message, of which the prefix of a tenant is taken off.
-    fn rename(
-        &mut self,
-        call: &mut Call<'_>,
-        config: &RespConfig,
-        owed: Box<Owed>,
-        input: &mut BytesMut,
-    ) -> Result<Go, Lost> {
-        let with = With { masker: &config.masker, protocol: self.version };
-        match self.reshaper.feed(&owed, with, input, &mut call.out.to_client)? {
-            Step::Open => {
-                self.under_way = UnderWay::Renamed(owed);
-                Ok(Go::Wait)
-            }
-            Step::Done => Ok(Go::On),
         }
     }
 
@@ -280,7 +272,7 @@ impl Core {
             self.note_error(input);
         }
         let Some(Expect::Shaped(job)) = self.pending.pop() else { return Err(Lost::Unasked) };
-        self.reshape(call, config, Box::new(Owed::One(*job)), input)
+        self.rewrite(call, config, (Box::new(Owed::One(*job)), Answers::Command), input)
     }
 
     /// The replies of a transaction.
@@ -296,33 +288,35 @@ impl Core {
         match self.executed(call, count).owed(count)? {
             Some(owed) => {
                 self.pending.pop();
-                self.reshape(call, config, Box::new(owed), input)
+                self.rewrite(call, config, (Box::new(owed), Answers::Command), input)
             }
             None => self.pass_answer(call, input),
         }
     }
 
-    fn reshape(
+    /// Passes on what has come of something, as it owes.
+    fn rewrite(
         &mut self,
         call: &mut Call<'_>,
         config: &RespConfig,
-        owed: Box<Owed>,
+        (owed, answers): (Box<Owed>, Answers),
         input: &mut BytesMut,
     ) -> Result<Go, Lost> {
         let before = call.out.to_client.len();
         let with = With { masker: &config.masker, protocol: self.version };
         let step = self.reshaper.feed(&owed, with, input, &mut call.out.to_client)?;
-        self.runs.sent(call.out.to_client.len().saturating_sub(before));
-        match step {
-            Step::Open => {
-                self.under_way = UnderWay::Reshaped(owed);
-                Ok(Go::Wait)
-            }
-            Step::Done => {
-                self.runs.answered(call, 1);
-                Ok(Go::On)
-            }
+        if answers == Answers::Command {
+            self.runs.sent(call.out.to_client.len().saturating_sub(before));
         }
+        match (step, answers) {
+            (Step::Open, _) => {
+                self.under_way = UnderWay::Rewritten(owed, answers);
+                return Ok(Go::Wait);
+            }
+            (Step::Done, Answers::Command) => self.runs.answered(call, 1),
+            (Step::Done, Answers::Nothing) => {}
+        }
+        Ok(Go::On)
     }
 
     /// Bytes of the reply at the beginning, once all of it is there.
@@ -349,6 +343,8 @@ impl Core {
         }
         match expect {
             Expect::Login => self.server_judged(call, &reply),
+            // Else the transaction is not over, or was executed.
+            Expect::Abort(_) if !reply.starts_with(words::ABORTED) => return Err(Lost::Unasked),
             Expect::Abort(bytes) => {
                 call.out.to_client.extend(&bytes);
                 self.transaction_over();
@@ -356,6 +352,7 @@ impl Core {
             Expect::Reduced(what) => call.out.to_client.encode(|out| reduce(what, &reply, out)),
             Expect::Select(_)
             | Expect::Reset
+            | Expect::Quit
             | Expect::Hello(_)
             | Expect::Multi
             | Expect::Discard
@@ -409,7 +406,7 @@ impl Core {
         self.note_listening(kind, if more { Change::More } else { Change::Less }, &reply);
         if self.prefix.is_some() {
             let owed = self.message_owes(b"subscribe");
-            self.rename(call, config, Box::new(owed), &mut reply)?;
+            self.rewrite(call, config, (Box::new(owed), Answers::Nothing), &mut reply)?;
         } else {
             call.out.to_client.extend(&reply);
         }

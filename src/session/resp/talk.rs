@@ -8,6 +8,7 @@ use super::RespConfig;
 use super::entering::Entering;
 use super::listening::Listening;
 use super::pending::{Expect, Pending};
+use super::repeated::Repeated;
 use super::reshape::{Job, Owed, Reshaper};
 use super::runs::{Growing, Runs};
 use super::server::Lost;
@@ -73,6 +74,8 @@ pub(super) struct Core {
     /// Arguments of ours that go to the server when the one that is streamed is over.
     pub(super) behind: BytesMut,
     pub(super) growing: Option<Growing>,
+    /// The last command, as long as another one like it needs no second look.
+    pub(super) repeated: Repeated,
     /// The role of the command that was judged last.
     pub(super) last_role: Option<Role>,
     pub(super) plans: Plans,
@@ -102,10 +105,17 @@ pub(super) enum UnderWay {
     Unheard((Outcome, Option<usize>)),
     /// It goes on as it is, and answers nothing.
     Unasked,
-    /// The same, but the prefix of a tenant is taken off.
-    Renamed(Box<Owed>),
     /// It is rewritten.
-    Reshaped(Box<Owed>),
+    Rewritten(Box<Owed>, Answers),
+}
+
+/// What something the server says is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answers {
+    /// The answer to the command that is recorded next.
+    Command,
+    /// A message, or part of an answer of several: nothing is answered with it.
+    Nothing,
 }
 
 /// Where a transaction stands, as far as the client knows.
@@ -249,6 +259,7 @@ impl Core {
     /// The class of the client may be another one.
     fn class_changed(&mut self) {
         self.plans.clear();
+        self.repeated.forget();
         let tenancy = self.who.as_ref().and_then(|who| who.class().tenancy());
         self.prefix = tenancy.map(|tenancy| tenancy.prefix.as_bytes().into());
     }
@@ -323,10 +334,19 @@ impl Core {
     /// Ends a connection that waited for its last replies.
     pub(super) fn part_if_done(&mut self, call: &mut Call<'_>) {
         if self.parting == Parting::Leaving && self.pending.is_empty() && self.is_between() {
-            self.parting = Parting::Closing;
-            call.journal.closed(call.turn.now, "protocol", call.out);
-            call.out.effects.push(Effect::Close);
+            self.part(call, "protocol");
         }
+    }
+
+    /// Ends the connection; `end` is the trail's word for why. What is known of its commands is
+    /// recorded.
+    pub(super) fn part(&mut self, call: &mut Call<'_>, end: &'static str) {
+        self.parting = Parting::Closing;
+        self.close_run(call);
+        self.pending.clear();
+        self.runs.abandon(call);
+        call.journal.closed(call.turn.now, end, call.out);
+        call.out.effects.push(Effect::Close);
     }
 
     /// The server refuses most commands.
@@ -390,10 +410,11 @@ impl Core {
         self.monitoring = false;
     }
 
-    /// Records a run of commands that is complete for now.
+    /// Records the commands that were counted. More that are decided alike may follow.
     pub(super) fn close_run(&mut self, call: &mut Call<'_>) {
-        if let Some(growing) = self.growing.take() {
+        if let Some(growing) = self.growing.as_mut().filter(|growing| growing.count > 0) {
             self.runs.add(call, growing, self.database);
+            growing.count = 0;
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::session::{EndCause, Session as _, Side};
 
 mod expiry;
 mod hostile;
+mod leaving;
 mod limits;
 
 const GET_PII: &str = "*2\r\n$3\r\nGET\r\n$5\r\npii:1\r\n";
@@ -13,6 +14,9 @@ const GET_FREE: &str = "*2\r\n$3\r\nGET\r\n$1\r\na\r\n";
 const GET_SECRET: &str = "*2\r\n$3\r\nGET\r\n$8\r\nsecret:1\r\n";
 const MULTI: &str = "*1\r\n$5\r\nMULTI\r\n";
 const EXEC: &str = "*1\r\n$4\r\nEXEC\r\n";
+const ABORT: &str = "*2\r\n$4\r\nexec\r\n$5\r\nabort\r\n";
+const ABORTED: &str = "-EXECABORT Transaction discarded because of: wrong number of arguments for \
+                       'exec' command\r\n";
 
 fn world() -> World {
     World::with_rules(RULES).expect("rules")
@@ -147,9 +151,9 @@ fn a_refusal_inside_a_transaction_keeps_it_from_running() {
     run.client(GET_SECRET, "");
     assert!(String::from_utf8_lossy(&run.to_client).starts_with("-NOPERM"));
     run.to_client.clear();
-    run.client(&[EXEC, GET_FREE].concat(), &["*1\r\n$7\r\nDISCARD\r\n", GET_FREE].concat());
+    run.client(&[EXEC, GET_FREE].concat(), &[ABORT, GET_FREE].concat());
     run.server(
-        "+OK\r\n$1\r\n1\r\n",
+        &[ABORTED, "$1\r\n1\r\n"].concat(),
         "-EXECABORT Transaction discarded because of previous errors.\r\n$1\r\n1\r\n",
     );
 }
@@ -162,8 +166,8 @@ fn what_was_queued_under_older_rules_is_not_executed() {
     run.client(&[MULTI, GET_FREE].concat(), &[MULTI, GET_FREE].concat());
     run.server("+OK\r\n+QUEUED\r\n", "+OK\r\n+QUEUED\r\n");
     run.move_to(&after);
-    run.client(EXEC, "*1\r\n$7\r\nDISCARD\r\n");
-    run.server("+OK\r\n", "-EXECABORT Transaction discarded because of previous errors.\r\n");
+    run.client(EXEC, ABORT);
+    run.server(ABORTED, "-EXECABORT Transaction discarded because of previous errors.\r\n");
 }
 
 #[test]
@@ -301,6 +305,43 @@ fn who_may_not_listen_any_more_is_sent_away() {
         let got = String::from_utf8_lossy(&run.to_client).into_owned();
         assert_eq!(got.contains("canary"), stays, "{got}");
     }
+}
+
+#[test]
+fn a_command_like_the_last_is_passed_on_as_long_as_nothing_changed() {
+    let before = World::with_rules("version: 1\nrules: []\n").expect("rules");
+    let mut after = world();
+    after.next_generation();
+    let mut run = Run::new(&before);
+    let split = |bytes: &'static str| bytes.split_at(bytes.len() / 2);
+    let (begun, rest) = split(GET_SECRET);
+    // In pieces of all sizes, and with half of another one behind them.
+    run.client(GET_SECRET, GET_SECRET);
+    run.client(&[GET_SECRET, GET_SECRET, begun].concat(), &GET_SECRET.repeat(2));
+    run.client(&[rest, GET_SECRET, begun].concat(), &GET_SECRET.repeat(2));
+    run.client(rest, GET_SECRET);
+    run.client(&[GET_SECRET, "*2\r\n$3\r\nGET"].concat(), GET_SECRET);
+    run.client("\r\n$1\r\na\r\n", GET_FREE);
+    run.client(GET_SECRET, GET_SECRET);
+    let answers = "$1\r\n1\r\n".repeat(9);
+    run.server(&answers, &answers);
+    // Inside a transaction it is looked at again, and behind it.
+    run.client(
+        &[MULTI, GET_SECRET, GET_SECRET, EXEC].concat(),
+        &[MULTI, GET_SECRET, GET_SECRET, EXEC].concat(),
+    );
+    let answers = "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$1\r\n1\r\n$1\r\n1\r\n";
+    run.server(answers, answers);
+    run.client(&GET_SECRET.repeat(2), &GET_SECRET.repeat(2));
+    // Other rules, in the middle of what the client says.
+    run.client(begun, "");
+    run.move_to(&after);
+    run.client(&[rest, GET_SECRET, GET_FREE].concat(), GET_FREE);
+    let answers = "$1\r\n1\r\n".repeat(2);
+    let refused = |number| {
+        format!("-NOPERM rule `no-secrets`: a rule refuses this statement (request s.{number})\r\n")
+    };
+    run.server(&answers, &[answers.as_str(), &refused(5), &refused(6)].concat());
 }
 
 #[test]

@@ -9,6 +9,7 @@ use bytes::{Buf as _, BytesMut};
 use super::pending::Expect;
 use super::server::{Go, Lost, QUEUED, line};
 use super::talk::{Core, Multi, Queued, UnderWay};
+use super::words::ABORTED;
 use crate::event::StoreError;
 use crate::session::journal::Call;
 use crate::wire::resp::reply::{End, Part};
@@ -46,6 +47,7 @@ impl Core {
         let failed = outcome == Outcome::Failed;
         match expect {
             Expect::Reset if !failed => self.reset(call),
+            Expect::Quit if !failed => self.part(call, "client"),
             Expect::Hello(Some(version)) if !failed => self.version = version,
             Expect::Select(database) if !failed => self.choose_database(call.turn, database),
             Expect::Monitor => self.monitoring |= !failed,
@@ -66,6 +68,7 @@ impl Core {
             Expect::Plain(_) if outcome == Outcome::Queued => self.queued.push(None),
             Expect::Shaped(job) if outcome == Outcome::Queued => self.queued.push(Some(*job)),
             Expect::Reset
+            | Expect::Quit
             | Expect::Hello(_)
             | Expect::Select(_)
             | Expect::Plain(_)
@@ -104,9 +107,13 @@ impl Core {
         if matches!(input.first(), Some(b'+' | b'-' | b'*')) && line(input).is_none() {
             return Ok(Go::Wait);
         }
+        let head = self.pending.head().map(Expect::answered);
+        if matches!(head, Some(Expect::Abort(_))) && !input.starts_with(ABORTED) {
+            return Err(Lost::Unasked);
+        }
         let count = line(input).and_then(super::server::elements);
         let outcome = Outcome::of(input);
-        if outcome == Outcome::Failed {
+        if outcome == Outcome::Failed && self.pending.head().is_some_and(|it| it.is_recorded()) {
             self.runs.failed(StoreError::of(line(input).unwrap_or_default()));
         }
         self.drop_answer(call, (outcome, count), input)

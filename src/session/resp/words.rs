@@ -121,5 +121,9 @@ pub(super) const NO_AUTH_HELLO: &str = "NOAUTH HELLO must be called with the cli
     authenticate the client and select the RESP protocol version at the same time";
 pub(super) const WRONG_PASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 pub(super) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
-pub(super) const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
+/// EXEC with an argument too many: a server gives up the transaction, and whoever watches it by
+/// MONITOR sees EXEC.
+pub(super) const ABORT: &[u8] = b"*2\r\n$4\r\nexec\r\n$5\r\nabort\r\n";
+/// How a server begins to say that it has.
+pub(super) const ABORTED: &[u8] = b"-EXECABORT ";
 pub(super) const EXEC_ABORT: &str = "EXECABORT Transaction discarded because of previous errors.";

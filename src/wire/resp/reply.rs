@@ -51,10 +51,26 @@ impl Replies {
     /// none where a reply is under way. Others follow, or the same again, for [`Self::next`].
     pub fn simple(&self, buf: &[u8], max: u64) -> (u64, usize) {
         let (mut count, mut at) = (0, 0);
+        if !self.is_between() {
+            return (count, at);
+        }
+        // What begins with the same line ends after as many bytes: only the first is parsed.
+        let mut known: Option<(Start, usize)> = None;
         while count < max
-            && self.is_between()
-            && let Some(len) = simple_reply(buf.get(at..).unwrap_or_default())
+            && let Some(rest) = buf.get(at..)
         {
+            let len = match known {
+                Some((start, len))
+                    if start.begins(rest) && rest.get(len - 2..len) == Some(b"\r\n") =>
+                {
+                    len
+                }
+                _ => {
+                    let Some(Simple { line, len }) = simple_reply(rest) else { break };
+                    known = Start::of(rest, line).map(|start| (start, len));
+                    len
+                }
+            };
             at += len;
             count += 1;
         }
@@ -146,28 +162,60 @@ impl Replies {
 /// ends with the server's own stack at some thousands, has to come to its end: the error behind it.
 pub const DEPTH_MAX: usize = 10_000;
 
-/// Bytes of a whole reply of one line or one value; `None` for anything else, or not all of it.
-fn simple_reply(buf: &[u8]) -> Option<usize> {
+/// The first line of a reply, if it is short: compared as one number.
+#[derive(Clone, Copy)]
+struct Start {
+    line: u64,
+    mask: u64,
+}
+
+impl Start {
+    fn of(buf: &[u8], line: usize) -> Option<Self> {
+        let unused = 8_usize.checked_sub(line)?;
+        let mask = u64::MAX >> (8 * unused);
+        Some(Self { line: first_eight(buf)? & mask, mask })
+    }
+
+    fn begins(self, buf: &[u8]) -> bool {
+        first_eight(buf).is_some_and(|eight| eight & self.mask == self.line)
+    }
+}
+
+fn first_eight(buf: &[u8]) -> Option<u64> {
+    buf.first_chunk().copied().map(u64::from_le_bytes)
+}
+
+/// A whole reply of one line or one value.
+struct Simple {
+    /// Bytes of its first line, its end included.
+    line: usize,
+    /// Bytes of all of it.
+    len: usize,
+}
+
+/// What the bytes begin with; `None` if that is anything else, or not all of it.
+fn simple_reply(buf: &[u8]) -> Option<Simple> {
     let kind = *buf.first()?;
     if !matches!(kind, b'+' | b':' | b'$' | b'_') {
         return None;
     }
     // What is longer is not simple.
-    let line = buf.get(1..buf.len().min(64))?;
-    let end = line.iter().position(|byte| *byte == b'\r')?;
-    let after = end + 3;
+    let text = buf.get(1..buf.len().min(64))?;
+    let end = text.iter().position(|byte| *byte == b'\r')?;
+    let line = end + 3;
     if buf.get(end + 2) != Some(&b'\n') {
         return None;
     }
     if kind != b'$' {
         // A command that is queued is not answered.
-        return (buf.get(..2) != Some(b"+Q")).then_some(after);
+        return (buf.get(..2) != Some(b"+Q")).then_some(Simple { line, len: line });
     }
-    match number(line.get(..end)?)? {
-        -1 => Some(after),
-        len => {
-            let end = after.checked_add(usize::try_from(len).ok()?)?;
-            (buf.get(end..end.checked_add(2)?) == Some(b"\r\n")).then_some(end + 2)
+    match number(text.get(..end)?)? {
+        -1 => Some(Simple { line, len: line }),
+        value => {
+            let end = line.checked_add(usize::try_from(value).ok()?)?;
+            let len = end.checked_add(2)?;
+            (buf.get(end..len) == Some(b"\r\n")).then_some(Simple { line, len })
         }
     }
 }

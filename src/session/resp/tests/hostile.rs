@@ -101,7 +101,7 @@ fn rules_about_a_database_hold_however_it_is_chosen() {
         }
         // What went to the server is answered.
         let sent = String::from_utf8_lossy(&run.to_server).into_owned();
-        if sent.contains("SELECT") && !sent.contains("DISCARD") {
+        if sent.contains("SELECT") && !sent.contains("abort") {
             run.feed(Side::Server, replies.as_bytes());
         }
         run.feed(Side::Client, GET_FREE.as_bytes());
@@ -139,7 +139,9 @@ fn nothing_is_said_in_the_middle_of_a_reply() {
     run.feed(Side::Server, b"ary\r\n$6\r\ncanary\r\n");
     run.client_got("$6\r\nHIDDEN\r\n");
     assert_eq!(run.to_server, array(&["SELECT", "1"]).as_bytes());
-    run.server("+OK\r\n", "+OK\r\n+OK\r\n");
+    run.server("+OK\r\n", "+OK\r\n");
+    assert_eq!(run.to_server, [array(&["SELECT", "1"]), array(&["QUIT"])].concat().as_bytes());
+    run.server("+OK\r\n", "+OK\r\n");
 }
 
 #[test]
@@ -177,4 +179,22 @@ fn outcomes_that_are_owed_are_bounded_for_each_client() {
     // What it held back it goes on with.
     run.feed(Side::Server, &b":1\r\n".repeat(256));
     assert!(run.session.owed_events() > 200);
+}
+
+#[test]
+fn a_server_that_does_not_give_up_a_transaction_is_left() {
+    let world = world();
+    for mute in ["", "CLIENT REPLY OFF\r\n"] {
+        for reply in ["*1\r\n$6\r\ncanary\r\n", "+OK\r\n", "-ERR no\r\n"] {
+            let mut run = Run::new(&world);
+            run.feed(Side::Client, mute.as_bytes());
+            run.client(
+                &[MULTI, GET_PII, GET_SECRET, EXEC].concat(),
+                &[MULTI, GET_PII, ABORT].concat(),
+            );
+            run.feed(Side::Server, ["+OK\r\n+QUEUED\r\n", reply].concat().as_bytes());
+            assert!(run.closed, "{mute:?} {reply:?}");
+            assert!(!got(&mut run).contains("canary"), "{mute:?}");
+        }
+    }
 }
