@@ -205,6 +205,21 @@ fn an_option_follows_a_value_that_is_streamed() {
 }
 
 #[test]
+fn what_is_restored_ends_as_well() {
+    let rules = format!("{RULES}  - {{id: door, match: {{}}, allow: {{commands: [restore]}}}}\n");
+    for (line, server_gets) in [
+        ("restore d:1 0 x", "restore d:1 3600000 x"),
+        ("restore d:1 5 x replace", "restore d:1 5 x replace"),
+        ("restore c:1 86400001 x", "restore c:1 86400000 x"),
+    ] {
+        assert_eq!(sent(&rules, &[line]), array(server_gets), "{line}");
+    }
+    for line in ["restore d:1 5 x absttl", "restore d:1 0 x replace ABSTTL", "restore d:1 no x"] {
+        assert_eq!(sent(&rules, &[line]), "", "{line}");
+    }
+}
+
+#[test]
 fn a_tenant_s_key_has_its_prefix_and_its_expiry() {
     let rules = RULES.replace("match: {networks: [10.0.0.0/8]}", "match: {}");
     let sent = |lines: &[&str]| sent(&rules, lines);
