@@ -164,6 +164,13 @@ fn what_comes_back_is_masked_all_the_same() {
     let mut run = Run::new(&world);
     run.client(&array("SET d:pii v GET"), &array("SET d:pii v GET EX 3600"));
     run.server("$6\r\ncanary\r\n", "$6\r\nHIDDEN\r\n");
+    let first = |event: &Event| {
+        let EventKind::CommandsDecided { run, .. } = &event.kind else { return None };
+        let rule = run.record.rules.first().map(|rule| rule.0.to_string());
+        Some((rule, run.record.expiry.is_some()))
+    };
+    let found = run.events.iter().find_map(first);
+    assert_eq!(found, Some((Some("mask".to_owned()), true)), "the mask is told first");
 }
 
 #[test]
