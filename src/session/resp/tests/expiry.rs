@@ -155,7 +155,7 @@ fn a_line_of_text_and_a_transaction_are_rewritten_as_well() {
     run.feed(Side::Server, b"+OK\r\n");
     assert!(run.to_client.starts_with(b"+OK\r\n-NOPERM this command leaves its key"));
     run.to_client.clear();
-    run.client(&array("EXEC"), &array("DISCARD"));
+    run.client(&array("EXEC"), &array("exec abort"));
 }
 
 #[test]
