@@ -32,6 +32,7 @@ mod redis_fixture;
 #[cfg(test)]
 mod redis_frames;
 #[cfg(test)]
+mod redis_leaving;
 mod redis_login;
 #[cfg(test)]
 mod redis_matrix;

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use bytes::{Buf, BytesMut};
 
 use super::{RespConfig, RespSession};
-use crate::analysis::redis::{Found, Table};
+use crate::analysis::redis::{Expiry, Found, KeyAt, Table};
 use crate::analysis::{Analyzer, sql::Predicates};
 use crate::event::{Event, Now};
 use crate::mask::Masker;
@@ -27,6 +27,9 @@ rules:
   - id: no-secrets
     match: {protocol: redis, keys: [\"secret:*\"]}
     deny: true
+  - id: ends
+    match: {protocol: redis, writes: [\"end:*\"]}
+    ttl: {default: 1h, cap: 1day}
 ";
 
 /// What sessions of a test have in common.
@@ -331,9 +334,12 @@ fn judge(world: &World, sent: &[u8]) {
                 assert!(!command.fact.door, "{} is closed", command.fact.name);
                 let mut uses = crate::analysis::redis::Uses::default();
                 assert!(command.uses(&args, &mut uses).is_ok(), "{}", command.fact.name);
-                for key in uses.keys {
-                    let key = args.get(key.at).unwrap_or_default();
+                let said = command.expiry(&args).expiry;
+                for KeyAt { at, mode, exposure: _ } in uses.keys {
+                    let key = args.get(at).unwrap_or_default();
                     assert!(!key.starts_with(b"secret:"), "{} of a secret", command.fact.name);
+                    let ends = mode.writes() && key.starts_with(b"end:");
+                    assert!(!ends || is_within_a_day(said), "{} for {said:?}", command.fact.name);
                 }
                 rest = rest.get(len..).unwrap_or_default();
             }
@@ -341,6 +347,16 @@ fn judge(world: &World, sent: &[u8]) {
                 return assert_eq!(other, Ok(Scan::Incomplete), "what was sent");
             }
         }
+    }
+}
+
+/// Whether the rule on expiry lets a key be left with it.
+fn is_within_a_day(expiry: Expiry) -> bool {
+    match expiry {
+        Expiry::Kept => true,
+        Expiry::Removed => false,
+        Expiry::In(ms) => ms <= 86_400_000,
+        Expiry::At(ms) => ms <= 1_700_086_400_000,
     }
 }
 
