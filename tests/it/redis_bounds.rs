@@ -218,6 +218,42 @@ fn a_listed_function_runs_and_no_other() {
     assert_eq!(server.admin().command(&["EXISTS", "x:1"]), Reply::Integer(0));
 }
 
+/// What commands on a key begin with.
+const BEGINNINGS: &[&str] = &[
+    "SET d:k v",
+    "GETEX d:k",
+    "SETEX d:k 9999999 v",
+    "PSETEX d:k 9999999999 v",
+    "EXPIRE d:k 99999999",
+    "PEXPIREAT d:k 9999999999999",
+    "SETNX d:k v",
+    "GETSET d:k v",
+    "MSET d:k v",
+    "PERSIST d:k",
+    "RENAME free d:k",
+    "COPY free d:k",
+    "SORT list STORE d:k",
+    "SUNIONSTORE d:k set",
+    "BITOP NOT d:k free",
+];
+/// What may stand behind it.
+const WORDS: &[&str] = &[
+    "EX",
+    "px",
+    "EXAT",
+    "5",
+    "-1",
+    "9999999999",
+    "KEEPTTL",
+    "PERSIST",
+    "XX",
+    "NX",
+    "GET",
+    "GT",
+    "REPLACE",
+    "ex\0",
+];
+
 /// Commands of these words, up to three behind a beginning, on a key that ends and on one that
 /// is not there: whatever the server makes of it, no key is without an end, or with a later one.
 #[test]
@@ -226,39 +262,6 @@ fn no_words_leave_a_key_without_an_end() {
 rules:
   - {id: ends, match: {writes: ['d:*']}, ttl: {default: 1h, cap: 2h}}
 ";
-    const BEGINNINGS: &[&str] = &[
-        "SET d:k v",
-        "GETEX d:k",
-        "SETEX d:k 9999999 v",
-        "PSETEX d:k 9999999999 v",
-        "EXPIRE d:k 99999999",
-        "PEXPIREAT d:k 9999999999999",
-        "SETNX d:k v",
-        "GETSET d:k v",
-        "MSET d:k v",
-        "PERSIST d:k",
-        "RENAME free d:k",
-        "COPY free d:k",
-        "SORT list STORE d:k",
-        "SUNIONSTORE d:k set",
-        "BITOP NOT d:k free",
-    ];
-    const WORDS: &[&str] = &[
-        "EX",
-        "px",
-        "EXAT",
-        "5",
-        "-1",
-        "9999999999",
-        "KEEPTTL",
-        "PERSIST",
-        "XX",
-        "NX",
-        "GET",
-        "GT",
-        "REPLACE",
-        "ex\0",
-    ];
     let server = Redis::with_settings(&[]);
     let proxy = started(&server, RULE);
     let mut client = RawRedis::connect(proxy.address());
