@@ -128,18 +128,19 @@ impl Name {
     /// `None` for what is too long to be one, and for what a zero would shorten.
     #[inline]
     fn new(name: &[u8]) -> Option<Self> {
-        let mut bytes = [0; NAME_BYTES_MAX];
-        bytes.get_mut(..name.len())?.copy_from_slice(name);
-        if name.is_empty() || name.contains(&0) {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(&0) {
             return None;
         }
-        bytes.make_ascii_lowercase();
-        let (words, _) = bytes.as_chunks::<8>();
-        let mut name = [0; NAME_BYTES_MAX / 8];
-        for (word, bytes) in name.iter_mut().zip(words) {
-            *word = u64::from_le_bytes(*bytes);
+        // Put together in registers: bytes that were just copied one by one are read as words late.
+        let word = |bytes: &[u8]| {
+            let low = bytes.iter().rev().map(|byte| u64::from(byte.to_ascii_lowercase()));
+            low.fold(0, |word, byte| word << 8 | byte)
+        };
+        let mut words = [0; NAME_BYTES_MAX / 8];
+        for (place, bytes) in words.iter_mut().zip(name.chunks(8)) {
+            *place = word(bytes);
         }
-        Some(Self(name))
+        Some(Self(words))
     }
 }
 

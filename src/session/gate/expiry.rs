@@ -80,11 +80,15 @@ impl Endings {
 /// The plan of commands that were made to say another expiry.
 fn ended(plan: &StorePlan, bound: &Bound, ms: u64) -> StorePlan {
     let StorePlan { verdict, record, limits, values, bounds, endings: _ } = plan;
-    // The rule by which it was done comes first.
-    let others = record.rules.iter().filter(|rule| **rule != bound.rule);
+    let mut rules = record.rules.clone();
+    if record.masked.is_empty() {
+        // The rule by which it was done comes first; a mask weighs more.
+        rules.retain(|rule| *rule != bound.rule);
+        rules.insert(0, bound.rule.clone());
+    }
     let record = CommandRecord {
         verdict: RecordedVerdict::Modified,
-        rules: std::iter::once(&bound.rule).chain(others).cloned().collect(),
+        rules,
         expiry: Some(RecordedExpiry { ms, rule: bound.rule.clone() }),
         ..(**record).clone()
     };

@@ -497,8 +497,11 @@ impl Core {
 
     /// The server will answer the command at hand, whether the client hears it or not.
     pub(super) fn await_reply(&mut self, expect: Expect) {
-        let unheard = self.take_mute();
-        self.pending.push(if unheard { Expect::Unheard(Box::new(expect)) } else { expect });
+        match expect {
+            Expect::Plain(replies) if self.mute == Mute::No => self.pending.push_plain(replies),
+            expect if self.take_mute() => self.pending.push(Expect::Unheard(Box::new(expect))),
+            expect => self.pending.push(expect),
+        }
     }
 
     /// Whether the client wants no reply to the command at hand.

@@ -177,6 +177,14 @@ impl Pending {
         self.queue.front_mut()
     }
 
+    /// So many replies more go to the client as they are: what most commands get.
+    pub(super) fn push_plain(&mut self, more: u64) {
+        match self.queue.back_mut() {
+            Some(Expect::Plain(count)) => *count += more,
+            Some(_) | None => self.queue.push_back(Expect::Plain(more)),
+        }
+    }
+
     pub(super) fn push(&mut self, expect: Expect) {
         self.holding += usize::from(expect.holds_client());
         self.places = self.places.saturating_add(expect.places());
@@ -187,12 +195,10 @@ impl Pending {
             *count += more;
             return;
         }
-        if let (Some(Expect::Plain(count)), Expect::Plain(more)) = (self.queue.back_mut(), &expect)
-        {
-            *count += more;
-            return;
+        match expect {
+            Expect::Plain(more) => self.push_plain(more),
+            expect => self.queue.push_back(expect),
         }
-        self.queue.push_back(expect);
     }
 
     pub(super) fn pop(&mut self) -> Option<Expect> {

@@ -5,7 +5,6 @@
 //! finds it. The state is not compared: whoever changes it forgets the command, as each other command
 //! does, and each change of rules or identity.
 
-use super::pending::Expect;
 use super::runs::Fate;
 use super::talk::{Core, Multi, Mute};
 use crate::analysis::redis::Role;
@@ -66,7 +65,7 @@ impl Core {
         let Some(growing) = self.growing.as_mut().filter(|_| count > 0) else { return 0 };
         let more = u64::try_from(count).unwrap_or(u64::MAX);
         growing.count = growing.count.saturating_add(more);
-        self.pending.push(Expect::Plain(more));
+        self.pending.push_plain(more);
         count.saturating_mul(self.repeated.bytes.len())
     }
 }

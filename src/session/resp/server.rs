@@ -64,11 +64,12 @@ impl Core {
         self.follow(call, config);
         loop {
             self.tell_local(call);
+            // As soon as nothing is owed, whatever else has come by then.
+            self.part_if_done(call);
             if input.is_empty()
                 || self.parting == Parting::Closing
                 || self.step(call, config, input)? == Go::Wait
             {
-                self.part_if_done(call);
                 return Ok(());
             }
         }

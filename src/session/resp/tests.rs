@@ -419,6 +419,7 @@ const PIECES: &[&str] = &[
     "+OK\r\n",
     "+QUEUED\r\n",
     "-ERR no\r\n",
+    "-EXECABORT no\r\n",
     "$3\r\nabc\r\n",
     "*-1\r\n",
     "*2\r\n$1\r\na\r\n$1\r\nb\r\n",

@@ -164,6 +164,13 @@ fn what_comes_back_is_masked_all_the_same() {
     let mut run = Run::new(&world);
     run.client(&array("SET d:pii v GET"), &array("SET d:pii v GET EX 3600"));
     run.server("$6\r\ncanary\r\n", "$6\r\nHIDDEN\r\n");
+    let first = |event: &Event| {
+        let EventKind::CommandsDecided { run, .. } = &event.kind else { return None };
+        let rule = run.record.rules.first().map(|rule| rule.0.to_string());
+        Some((rule, run.record.expiry.is_some()))
+    };
+    let found = run.events.iter().find_map(first);
+    assert_eq!(found, Some((Some("mask".to_owned()), true)), "the mask is told first");
 }
 
 #[test]
@@ -202,6 +209,21 @@ fn an_option_follows_a_value_that_is_streamed() {
         format!("*3\r\n$5\r\nSETNX\r\n$3\r\nd:1\r\n$3000000\r\n{value}\r\n").as_bytes(),
     );
     assert!(run.to_server.is_empty());
+}
+
+#[test]
+fn what_is_restored_ends_as_well() {
+    let rules = format!("{RULES}  - {{id: door, match: {{}}, allow: {{commands: [restore]}}}}\n");
+    for (line, server_gets) in [
+        ("restore d:1 0 x", "restore d:1 3600000 x"),
+        ("restore d:1 5 x replace", "restore d:1 5 x replace"),
+        ("restore c:1 86400001 x", "restore c:1 86400000 x"),
+    ] {
+        assert_eq!(sent(&rules, &[line]), array(server_gets), "{line}");
+    }
+    for line in ["restore d:1 5 x absttl", "restore d:1 0 x replace ABSTTL", "restore d:1 no x"] {
+        assert_eq!(sent(&rules, &[line]), "", "{line}");
+    }
 }
 
 #[test]
