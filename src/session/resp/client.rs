@@ -123,7 +123,12 @@ impl Talk {
 
     /// Passes on what has come of a long argument; whether that was anything.
     fn stream(&mut self, call: &mut Call<'_>, input: &mut BytesMut) -> Result<bool, Refused> {
-        let passed = self.scanner.pass(input)?;
+        let passed = self.scanner.pass(input).inspect_err(|_refused| {
+            if self.core.streamed == Streamed::Forwarded {
+                // The server waits for the rest of a command that will not come.
+                self.core.pending.forget_last();
+            }
+        })?;
         match self.core.streamed {
             Streamed::Forwarded => {
                 call.out.to_server.take_from(input, passed);
