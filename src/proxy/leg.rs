@@ -39,7 +39,7 @@ pub(crate) struct Input {
     /// Holds something the session has not been offered in its present state.
     pub(crate) fresh: bool,
     read_bytes: usize,
-    /// Bytes of the longest read since there was much to read.
+    /// Bytes of the longest read, as far as room for it is kept.
     longest: usize,
 }
 
@@ -66,7 +66,7 @@ impl Input {
         }
         let spare = self.bytes.capacity() - self.bytes.len();
         let n = ready!(poll_read_buf(from, &mut self.bytes, cx))?;
-        self.longest = self.longest.max(n);
+        self.note(n);
         if n >= spare.min(self.read_bytes) {
             self.read_bytes = read_bytes_max;
         }
@@ -85,14 +85,18 @@ impl Input {
         let mut read = ReadBuf::uninit(&mut space);
         ready!(Pin::new(from).poll_read(cx, &mut read))?;
         let filled = read.filled();
+        self.note(filled.len());
         // With room to see that nothing is left the next time.
-        self.longest = self.longest.max(filled.len());
-        self.bytes.reserve(self.longest + 1);
+        self.bytes.reserve(filled.len().max(self.longest + 1));
         self.bytes.extend_from_slice(filled);
         if filled.len() == READ_BYTES_MIN {
             self.read_bytes = read_bytes_max;
         }
         Poll::Ready(Ok(filled.len()))
+    }
+
+    fn note(&mut self, read: usize) {
+        self.longest = self.longest.max(read.min(KEPT_BYTES_MAX - 1));
     }
 
     /// Gives back what a burst needed. Called when nothing is in flight.
@@ -238,7 +242,45 @@ const SLICES_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use super::*;
+
+    /// Gives as much as is asked for, less a little every seventh time.
+    struct Endless(usize);
+
+    impl AsyncRead for Endless {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            self.0 += 1;
+            let less = if self.0.is_multiple_of(7) { 5 } else { 0 };
+            buf.put_slice(&vec![1; buf.remaining().saturating_sub(less)]);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_stream_that_never_pauses_is_read_in_pieces_of_one_size() {
+        let mut cx = Context::from_waker(Waker::noop());
+        for max in [READ_BYTES_MIN, 4 * READ_BYTES_MIN] {
+            for kept in [0, 3, 1000] {
+                let (mut from, mut input) = (Endless(0), Input::new());
+                let mut queue = ByteQueue::default();
+                for round in 0..500 {
+                    let Poll::Ready(Ok(n)) = input.poll_read(&mut from, max, &mut cx) else {
+                        panic!("it is always ready")
+                    };
+                    assert!(n <= 8 * max, "round {round}: {n} bytes at once");
+                    let take = input.bytes.len().saturating_sub(kept);
+                    queue.take_from(&mut input.bytes, take);
+                    queue.advance(queue.len().saturating_sub(round % 5));
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_burst_that_was_taken_leaves_no_memory_behind() {

@@ -51,8 +51,9 @@ impl ByteQueue {
     /// Moves the first `n` bytes of `input` (at most all) to the end of the queue.
     pub fn take_from(&mut self, input: &mut BytesMut, n: usize) {
         let n = n.min(input.len());
-        if n == input.len() && self.is_empty() {
-            // All of a batch: the two change places, and nothing is copied.
+        if n == input.len() && n < COPY_BELOW_BYTES && self.is_empty() {
+            // All of a batch: the two change places, and nothing is copied. What is longer is not worth
+            // keeping.
             std::mem::swap(&mut self.tail, input);
             input.clear();
         } else if n < COPY_BELOW_BYTES {
