@@ -266,7 +266,7 @@ mod tests {
     fn a_stream_that_never_pauses_is_read_in_pieces_of_one_size() {
         let mut cx = Context::from_waker(Waker::noop());
         for max in [READ_BYTES_MIN, 4 * READ_BYTES_MIN] {
-            for kept in [0, 3, 1000] {
+            for kept in [0, 3, 9000] {
                 let (mut from, mut input) = (Endless(0), Input::new());
                 let mut queue = ByteQueue::default();
                 for round in 0..500 {
@@ -276,7 +276,7 @@ mod tests {
                     assert!(n <= 8 * max, "round {round}: {n} bytes at once");
                     let take = input.bytes.len().saturating_sub(kept);
                     queue.take_from(&mut input.bytes, take);
-                    queue.advance(queue.len().saturating_sub(round % 5));
+                    queue.advance(queue.len().saturating_sub(kept));
                 }
             }
         }
