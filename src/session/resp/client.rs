@@ -502,11 +502,12 @@ impl Core {
 
     /// The server will answer the command at hand, whether the client hears it or not.
     pub(super) fn await_reply(&mut self, expect: Expect) {
-        match expect {
-            Expect::Plain(replies) if self.mute == Mute::No => self.pending.push_plain(replies),
-            expect if self.take_mute() => self.pending.push(Expect::Unheard(Box::new(expect))),
-            expect => self.pending.push(expect),
+        if let (Expect::Plain(replies), Mute::No) = (&expect, self.mute) {
+            self.pending.push_plain(*replies);
+            return;
         }
+        let unheard = self.take_mute();
+        self.pending.push(if unheard { Expect::Unheard(Box::new(expect)) } else { expect });
     }
 
     /// Whether the client wants no reply to the command at hand.

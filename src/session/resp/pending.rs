@@ -195,9 +195,10 @@ impl Pending {
             *count += more;
             return;
         }
-        match expect {
-            Expect::Plain(more) => self.push_plain(more),
-            expect => self.queue.push_back(expect),
+        if let Expect::Plain(more) = expect {
+            self.push_plain(more);
+        } else {
+            self.queue.push_back(expect);
         }
     }
 
