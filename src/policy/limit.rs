@@ -46,11 +46,9 @@ impl Throttles {
         if amount > limit.count {
             return Err(Exceeded::Always);
         }
-        let key = (Arc::clone(&limit.rule.0), Arc::clone(&limit.subject));
-        let (now_ns, per_ns) = (mono_us.saturating_mul(1_000), limit.per_us.saturating_mul(1_000));
-        // Each costs this much of the window; at least one together, or they would cost nothing.
-        let cost = u128::from(per_ns) * u128::from(amount) / u128::from(limit.count.max(1));
-        let cost_ns = u64::try_from(cost).unwrap_or(per_ns).max(1);
+        let key = key(limit);
+        let (now_ns, per_ns) = (mono_us.saturating_mul(1_000), window_ns(limit));
+        let cost_ns = cost_ns(limit, amount);
         if self.arrivals.len() >= SUBJECTS_MAX && !self.arrivals.contains_key(&key) {
             self.purge(mono_us);
             if self.arrivals.len() >= SUBJECTS_MAX {
@@ -69,6 +67,13 @@ impl Throttles {
         Ok(())
     }
 
+    /// Gives back what was taken: it came to nothing.
+    pub fn give_back(&self, limit: &Limit, amount: u64) {
+        if let Some(mut arrival) = self.arrivals.get_mut(&key(limit)) {
+            *arrival = arrival.saturating_sub(cost_ns(limit, amount));
+        }
+    }
+
     fn purge(&self, mono_us: u64) {
         let last = self.purged_us.load(Ordering::Relaxed);
         if last != 0 && mono_us.saturating_sub(last) < PURGE_EVERY_US {
@@ -80,6 +85,21 @@ impl Throttles {
             self.arrivals.retain(|_, arrival| *arrival > mono_us.saturating_mul(1_000));
         }
     }
+}
+
+fn key(limit: &Limit) -> (Arc<str>, Arc<str>) {
+    (Arc::clone(&limit.rule.0), Arc::clone(&limit.subject))
+}
+
+fn window_ns(limit: &Limit) -> u64 {
+    limit.per_us.saturating_mul(1_000)
+}
+
+/// What so many cost of the window; at least one together, or they would cost nothing.
+fn cost_ns(limit: &Limit, amount: u64) -> u64 {
+    let per_ns = window_ns(limit);
+    let cost = u128::from(per_ns) * u128::from(amount) / u128::from(limit.count.max(1));
+    u64::try_from(cost).unwrap_or(per_ns).max(1)
 }
 
 #[cfg(test)]
@@ -129,6 +149,18 @@ mod tests {
         assert!(throttles.take(&each(0), 1, 10).is_err(), "known subjects keep their state");
         assert_eq!(throttles.take(&each(SUBJECTS_MAX), 1, 2_000_000), Ok(()));
         assert!(throttles.arrivals.len() < 10);
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again() {
+        let throttles = Throttles::default();
+        let limit = limit(10, 1_000_000, "maria");
+        throttles.give_back(&limit, 1);
+        assert_eq!(throttles.take(&limit, 7, 0), Ok(()));
+        assert_eq!(throttles.take(&limit, 3, 0), Ok(()));
+        throttles.give_back(&limit, 3);
+        assert!(throttles.take(&limit, 4, 0).is_err());
+        assert_eq!(throttles.take(&limit, 3, 0), Ok(()));
     }
 
     #[test]

@@ -249,20 +249,27 @@ pub fn admit(turn: Turn<'_>, plan: &Plan) -> Result<(), Refusal> {
     charge(turn, &plan.limits, &|_| 1)
 }
 
-/// Charges each limit with as many of what it counts as are asked for.
+/// Charges each limit with as many of what it counts as are asked for, or none if one refuses: those
+/// who share a budget are not to pay for what somebody is refused.
 fn charge(
     turn: Turn<'_>,
     limits: &[Limit],
     amount: &dyn Fn(Counted) -> u64,
 ) -> Result<(), Refusal> {
-    for limit in limits {
-        let amount = amount(limit.of);
-        if amount == 0 {
+    for (at, limit) in limits.iter().enumerate() {
+        let asked = amount(limit.of);
+        if asked == 0 {
             continue;
         }
-        let Err(exceeded) = turn.throttles.take(limit, amount, turn.now.mono_us) else { continue };
+        let Err(exceeded) = turn.throttles.take(limit, asked, turn.now.mono_us) else { continue };
         if !limit.enforced {
             continue;
+        }
+        for earlier in limits.iter().take(at).filter(|earlier| earlier.enforced) {
+            let taken = amount(earlier.of);
+            if taken > 0 {
+                turn.throttles.give_back(earlier, taken);
+            }
         }
         let (told, hint) = match exceeded {
             Exceeded::For { us } => {

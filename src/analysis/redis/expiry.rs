@@ -217,7 +217,8 @@ fn of_getex(args: &(impl Args + ?Sized)) -> Said {
 
 /// RESTORE: a number of milliseconds, and none for zero; a time of the clock only by an option.
 fn of_restore(args: &(impl Args + ?Sized)) -> Said {
-    if has(args, 4, &["absttl"]) {
+    let refused = args.get(2).is_some_and(|number| number.starts_with(b"-"));
+    if refused || has(args, 4, &["absttl"]) {
         return Said::REMOVED;
     }
     let expiry =
@@ -310,6 +311,7 @@ mod tests {
             ("restore k 0 x", Expiry::Removed),
             ("restore k 10 x replace", Expiry::In(10)),
             ("restore k 10 x AbsTtl", Expiry::Removed),
+            ("restore k -10 x", Expiry::Removed),
             ("sort k", Expiry::Kept),
             ("sort k limit 0 1 store d", Expiry::Removed),
             ("rename a b", Expiry::Removed),

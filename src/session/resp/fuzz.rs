@@ -1,6 +1,7 @@
 //! What must hold for a session whatever its two peers send: the world of the tests, and the entry
 //! point of the fuzzer.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use bytes::{Buf, BytesMut};
@@ -8,7 +9,7 @@ use bytes::{Buf, BytesMut};
 use super::{RespConfig, RespSession};
 use crate::analysis::redis::{Expiry, Found, KeyAt, Table};
 use crate::analysis::{Analyzer, sql::Predicates};
-use crate::event::{Event, Now};
+use crate::event::{Event, EventKind, Now, RecordedVerdict};
 use crate::mask::Masker;
 use crate::policy::{RuleSet, SourceFile, Throttles, Vocabulary};
 use crate::session::auth::{Authentication, LookedUp, Reply, Request};
@@ -280,8 +281,8 @@ static WORLD: LazyLock<Option<World>> = LazyLock::new(|| World::with_rules(RULES
 /// A conversation: pieces of the two sides in turn, each behind a byte that says whose and how long.
 ///
 /// # Panics
-/// What the server gets is no command, or one that is denied; or what comes out depends on how the
-/// bytes arrive.
+/// What the server gets is no command, or one that is denied; or what comes out, or what the trail
+/// tells, depends on how the bytes arrive.
 pub fn fuzz_session(data: &[u8]) {
     let world = WORLD.as_ref();
     assert!(world.is_some(), "the rules are not accepted");
@@ -296,6 +297,7 @@ pub fn fuzz_session(data: &[u8]) {
         if !whole.lost && !pieces.lost {
             assert_eq!(pieces.to_server, whole.to_server, "by {piece}");
             assert_eq!(pieces.to_client, whole.to_client, "by {piece}");
+            assert_eq!(told(&pieces), told(&whole), "by {piece}");
         }
     }
 }
@@ -317,6 +319,23 @@ fn converse<'a>(world: &'a World, data: &[u8], piece: usize) -> Run<'a> {
         run.end(EndCause::ClientGone);
     }
     run
+}
+
+/// How many commands of each name the trail tells of: denied, and answered by the server.
+fn told<'a>(run: &'a Run<'_>) -> BTreeMap<(&'a str, bool), u64> {
+    let mut told = BTreeMap::new();
+    for event in &run.events {
+        let (EventKind::CommandsDecided { run, .. } | EventKind::CommandsCompleted { run, .. }) =
+            &event.kind
+        else {
+            continue;
+        };
+        let denied = matches!(event.kind, EventKind::CommandsDecided { .. });
+        if matches!(run.record.verdict, RecordedVerdict::Denied { .. }) == denied {
+            *told.entry((&*run.record.command, denied)).or_default() += run.count;
+        }
+    }
+    told
 }
 
 /// Every command the server got is one of the table's, and names no key that is denied.

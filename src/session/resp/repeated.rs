@@ -40,8 +40,8 @@ impl Repeated {
 
 impl Core {
     /// These bytes are the command that was just passed on as it is: what is like it needs no second
-    /// look, if its reply is passed on as it is, nothing is charged or compared for it, and it changes
-    /// no state.
+    /// look, if its reply is passed on as it is, nothing is charged for it, and it changes no state. It
+    /// is within its bounds as it was: its bytes are the same, and a time of the clock comes nearer.
     pub(super) fn remember(&mut self, command: &[u8]) {
         let free = |plan: &StorePlan| plan.limits.is_empty() && plan.values.is_empty();
         let plain = |growing: &super::runs::Growing| {

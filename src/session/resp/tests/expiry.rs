@@ -221,7 +221,12 @@ fn what_is_restored_ends_as_well() {
     ] {
         assert_eq!(sent(&rules, &[line]), array(server_gets), "{line}");
     }
-    for line in ["restore d:1 5 x absttl", "restore d:1 0 x replace ABSTTL", "restore d:1 no x"] {
+    for line in [
+        "restore d:1 5 x absttl",
+        "restore d:1 0 x replace ABSTTL",
+        "restore d:1 no x",
+        "restore d:1 -5 x",
+    ] {
         assert_eq!(sent(&rules, &[line]), "", "{line}");
     }
 }

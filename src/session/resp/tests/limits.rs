@@ -48,6 +48,28 @@ fn arguments_that_commands_bring_are_counted() {
 }
 
 #[test]
+fn what_one_limit_refuses_is_charged_to_no_other() {
+    let rules = "version: 1
+rules:
+  - {id: all, match: {writes: ['*']}, limit: {bytes: 25B/min}}
+  - {id: few, match: {writes: ['a:*']}, limit: {rate: 1/min}}
+  - {id: too, match: {writes: ['a:*']}, limit: {bytes: 1KiB/min}}
+";
+    let world = World::with_rules(rules).expect("rules");
+    let mut run = Run::new(&world);
+    let sent = |run: &mut Run<'_>, line: &str| {
+        run.feed(Side::Client, array(line).as_bytes());
+        !std::mem::take(&mut run.to_server).is_empty()
+    };
+    assert!(sent(&mut run, "set a:1 0123456789"));
+    for _ in 0..3 {
+        assert!(!sent(&mut run, "set a:1 0123456789"), "it may ask once");
+    }
+    assert!(sent(&mut run, "set b:1 0123456789"), "the others have their share");
+    assert!(!sent(&mut run, "set b:1 0123456789"));
+}
+
+#[test]
 fn each_of_many_equal_commands_is_charged() {
     let world = World::with_rules(RULES).expect("rules");
     let mut run = Run::new(&world);
