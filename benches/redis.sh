@@ -2,6 +2,8 @@
 # shellcheck shell=bash disable=SC2154,SC2034 # work, out, release, port, pid come from run.sh
 
 readonly redis_targets=(direct copy_proxy nutcracker portcullis)
+# What redis-benchmark asks for, and the same with another key each time.
+readonly redis_tests=(get set get-any set-any)
 read -ra redis_depths <<<"${REDIS_DEPTHS:-1:200000 16:1000000 64:2000000}"
 
 run_redis() {
@@ -15,7 +17,7 @@ run_redis() {
     >"$out/results.redis.csv"
   for ((rep = 1; rep <= REPS; rep++)); do
     for depth in "${redis_depths[@]}"; do
-      for test in get set; do
+      for test in "${redis_tests[@]}"; do
         for ((turn = 0; turn < ${#redis_targets[@]}; turn++)); do
           measure_redis "$test" "$depth" "$rep" \
             "${redis_targets[(turn + rep) % ${#redis_targets[@]}]}"
@@ -90,15 +92,16 @@ YAML
 }
 
 measure_redis() {
-  local test=$1 depth=${2%%:*} commands=${2##*:} rep=$3 target=$4 before after report
+  local test=$1 depth=${2%%:*} commands=${2##*:} rep=$3 target=$4 before after report keys=()
+  [[ $test != *-any ]] || keys=(-r 100000)
   before=$(cpu_us "$target")
-  report=$(redis-benchmark -h 127.0.0.1 -p "${port[$target]}" -t "$test" -n "$commands" \
-    -c 50 -P "$depth" -d 64 --csv 2>"$work/redis-benchmark.log") ||
+  report=$(redis-benchmark -h 127.0.0.1 -p "${port[$target]}" -t "${test%-any}" -n "$commands" \
+    -c 50 -P "$depth" -d 64 "${keys[@]}" --csv 2>"$work/redis-benchmark.log") ||
     die "$target: redis-benchmark -t $test -P $depth" "$(tail -n 3 "$work/redis-benchmark.log")"
   after=$(cpu_us "$target")
   # "test","rps","avg_latency_ms","min","p50","p95","p99","max"
   tr -d '"\r' <<<"$report" | awk -F, -v cpu=$((after - before)) -v commands="$commands" \
-    -v head="$test,$depth,$rep,$target" -v name="${test^^}" '
+    -v head="$test,$depth,$rep,$target" -v name="$(tr a-z A-Z <<<"${test%-any}")" '
     $1 == name {
       found = 1
       printf "%s,%.0f,%.0f,%.0f,%.4f,%d\n", head, $2, $5 * 1000, $7 * 1000, cpu / commands, commands
@@ -111,16 +114,18 @@ summarise_redis() {
   echo "$(redis-server --version | cut -d' ' -f1-3); $(PATH=$PATH:/usr/sbin nutcracker --version 2>&1 | head -n 1); redis-benchmark, 50 clients, 64 bytes; $REPS rounds, medians"
   echo
   awk -F, "$medians"'
-    function verdict(group, limit,   ours, theirs) {
+    function verdict(group, limit,   ours, theirs, met, target) {
       ours = median(group " portcullis", 8); theirs = median(group " copy_proxy", 8)
       if (ours == 0 || theirs == 0) return
       split(group, part, " ")
-      printf "%s %s, pipeline %-3d proxy CPU: %.2f times the copy proxy (target %.1f), %.2f times nutcracker\n",
-        ours <= limit * theirs ? "pass" : "MISS", part[1], part[2], ours / theirs, limit,
-        ours / median(group " nutcracker", 8)
+      # A command like the one before is known by its bytes; others are judged one by one.
+      met = part[1] ~ /-any$/ ? "    " : ours <= limit * theirs ? "pass" : "MISS"
+      target = part[1] ~ /-any$/ ? "" : sprintf(" (target %.1f)", limit)
+      printf "%s %-7s pipeline %-3d proxy CPU: %.2f times the copy proxy%s, %.2f times nutcracker\n",
+        met, part[1], part[2], ours / theirs, target, ours / median(group " nutcracker", 8)
     }
     END {
-      printf "%-4s %8s  %-10s %15s %9s %9s %9s %9s\n", "test", "pipeline", "target",
+      printf "%-7s %8s  %-10s %15s %9s %9s %9s %9s\n", "test", "pipeline", "target",
         "cpu us per cmd", "per s", "of direct", "p50 us", "p99 us"
       split("direct copy_proxy nutcracker portcullis", targets, " ")
       for (g = 1; g <= ngroups; g++) {
@@ -128,7 +133,7 @@ summarise_redis() {
         for (t = 1; t <= 4; t++) {
           key = groups[g] " " targets[t]
           direct = median(groups[g] " direct", 5)
-          printf "%-4s %8d  %-10s %15.3f %9.0f %9.2f %9.0f %9.0f\n", part[1], part[2], targets[t],
+          printf "%-7s %8d  %-10s %15.3f %9.0f %9.2f %9.0f %9.0f\n", part[1], part[2], targets[t],
             median(key, 8), median(key, 5), direct ? median(key, 5) / direct : 0,
             median(key, 6), median(key, 7)
         }

@@ -22,7 +22,7 @@ a row filter on the table read, and the audit trail on.
 
 Then redis-benchmark, GET and SET with 50 clients and pipelines of 1, 16 and 64, directly and through
 the copy proxy, nutcracker (twemproxy) and Portcullis, which judges each command by name and key and
-has the audit trail on.
+has the audit trail on; then the same with another key each time (get-any, set-any).
 
 Environment:
   DUR=4                  seconds a run; below 4 the clock ticks of /proc show

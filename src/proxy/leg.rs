@@ -97,8 +97,10 @@ impl Input {
 
     /// Gives back what a burst needed. Called when nothing is in flight.
     pub(crate) fn rest(&mut self) {
-        let grown = self.read_bytes > READ_BYTES_MIN || self.bytes.capacity() > KEPT_BYTES_MAX;
-        if self.bytes.is_empty() && grown {
+        // Its capacity is what is left behind bytes that were taken, not what is kept.
+        if self.bytes.is_empty()
+            && (self.read_bytes > READ_BYTES_MIN || self.bytes.try_reclaim(KEPT_BYTES_MAX + 1))
+        {
             *self = Self::new();
         }
     }
@@ -233,3 +235,17 @@ const KEPT_BYTES_MAX: usize = 8 * 1024;
 
 /// Pieces of a queue one write gathers.
 const SLICES_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_that_was_taken_leaves_no_memory_behind() {
+        let mut input = Input::new();
+        input.bytes.extend_from_slice(&[1; 2 * KEPT_BYTES_MAX]);
+        input.bytes.advance(2 * KEPT_BYTES_MAX);
+        input.rest();
+        assert!(!input.bytes.try_reclaim(KEPT_BYTES_MAX + 1), "all of it is still kept");
+    }
+}

@@ -29,7 +29,8 @@ impl ByteQueue {
 
     /// Gives back the memory of a burst; does nothing while bytes wait.
     pub fn rest(&mut self) {
-        if self.is_empty() && self.tail.capacity() > COPY_BELOW_BYTES {
+        // Its capacity is what is left behind bytes that are out, not what is kept.
+        if self.is_empty() && self.tail.try_reclaim(COPY_BELOW_BYTES + 1) {
             *self = Self::default();
         }
     }
@@ -145,6 +146,17 @@ mod tests {
             assert_eq!(queue.chunk().as_ptr(), place);
             assert_eq!(drain(&mut queue, 30), [round; 100]);
         }
+    }
+
+    #[test]
+    fn a_burst_that_is_over_leaves_no_memory_behind() {
+        let mut queue = ByteQueue::default();
+        let mut input = BytesMut::from(&[1; 256 * 1024][..]);
+        let n = input.len();
+        queue.take_from(&mut input, n);
+        assert_eq!(drain(&mut queue, n).len(), n);
+        queue.rest();
+        assert!(!queue.tail.try_reclaim(COPY_BELOW_BYTES + 1), "all of it is still kept");
     }
 
     #[test]

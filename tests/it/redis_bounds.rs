@@ -217,3 +217,88 @@ fn a_listed_function_runs_and_no_other() {
     assert_eq!(client.command(&["GET", "n"]), Reply::text("1"));
     assert_eq!(server.admin().command(&["EXISTS", "x:1"]), Reply::Integer(0));
 }
+
+/// What commands on a key begin with.
+const BEGINNINGS: &[&str] = &[
+    "SET d:k v",
+    "GETEX d:k",
+    "SETEX d:k 9999999 v",
+    "PSETEX d:k 9999999999 v",
+    "EXPIRE d:k 99999999",
+    "PEXPIREAT d:k 9999999999999",
+    "SETNX d:k v",
+    "GETSET d:k v",
+    "MSET d:k v",
+    "PERSIST d:k",
+    "RENAME free d:k",
+    "COPY free d:k",
+    "SORT list STORE d:k",
+    "SUNIONSTORE d:k set",
+    "BITOP NOT d:k free",
+];
+/// What may stand behind it.
+const WORDS: &[&str] = &[
+    "EX",
+    "px",
+    "EXAT",
+    "5",
+    "-1",
+    "9999999999",
+    "KEEPTTL",
+    "PERSIST",
+    "XX",
+    "NX",
+    "GET",
+    "GT",
+    "REPLACE",
+    "ex\0",
+];
+
+/// Commands of these words, up to three behind a beginning, on a key that ends and on one that
+/// is not there: whatever the server makes of it, no key is without an end, or with a later one.
+#[test]
+fn no_words_leave_a_key_without_an_end() {
+    const RULE: &str = "version: 1
+rules:
+  - {id: ends, match: {writes: ['d:*']}, ttl: {default: 1h, cap: 2h}}
+";
+    let server = Redis::with_settings(&[]);
+    let proxy = started(&server, RULE);
+    let mut client = RawRedis::connect(proxy.address());
+    let mut admin = server.admin();
+    admin.command(&["SADD", "set", "a"]);
+    admin.command(&["RPUSH", "list", "1"]);
+    let mut passed = 0;
+    let mut check = |words: &[&str]| {
+        for exists in [true, false] {
+            admin.command(&["SET", "free", "1"]);
+            admin.command(if exists { &["SET", "d:k", "v", "EX", "60"] } else { &["DEL", "d:k"] });
+            passed += usize::from(!matches!(client.command(words), Reply::Error(_)));
+            let left = admin.command(&["PTTL", "d:k"]);
+            let Reply::Integer(left) = left else { panic!("{words:?}: {left:?}") };
+            assert!(left != -1 && left <= 7_200_000, "{words:?}, {exists}: {left}");
+        }
+    };
+    for beginning in BEGINNINGS {
+        let mut words: Vec<&str> = beginning.split(' ').collect();
+        check(&words);
+        let own = words.len();
+        for first in WORDS {
+            words.truncate(own);
+            words.push(first);
+            check(&words);
+            for second in WORDS {
+                words.truncate(own + 1);
+                words.push(second);
+                check(&words);
+                let third = if beginning.starts_with("SET ") { WORDS } else { &[] };
+                for third in third {
+                    words.truncate(own + 2);
+                    words.push(third);
+                    check(&words);
+                }
+            }
+        }
+    }
+    assert!(passed > 100, "{passed} were let through");
+}

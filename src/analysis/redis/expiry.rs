@@ -4,6 +4,7 @@
 //! option put in, a number exchanged. What is not surely understood counts as taking the expiry away,
 //! and is not written anew: the server may read it differently.
 
+use super::keys::integer;
 use super::{Args, Command};
 
 /// What a command does about the expiry of the keys it writes.
@@ -243,9 +244,10 @@ fn option(args: &(impl Args + ?Sized), at: usize) -> Option<Said> {
     Some(Said::at(Place::Option(at), expiry))
 }
 
-/// A number of units as milliseconds; what is past is now.
+/// A number of units as milliseconds; what is past is now. Written as the servers want it: what they
+/// refuse is not made to run.
 fn number(args: &(impl Args + ?Sized), at: usize, unit: u64) -> Option<u64> {
-    let number: i64 = std::str::from_utf8(args.get(at)?).ok()?.parse().ok()?;
+    let number = integer(args.get(at)?)?;
     Some(u64::try_from(number).unwrap_or(0).saturating_mul(unit))
 }
 
@@ -287,6 +289,9 @@ mod tests {
             ("set k v ex 9223372036854775808", Expiry::Removed),
             ("set k v pxat 18446744073709551616", Expiry::Removed),
             ("set k v ex\0 10", Expiry::Removed),
+            ("set k v ex +10", Expiry::Removed),
+            ("set k v ex 010", Expiry::Removed),
+            ("set k v ex -0", Expiry::Removed),
             ("set k v later", Expiry::Removed),
             ("set k ex 10", Expiry::Removed),
             ("setex k 10 v", Expiry::In(10_000)),

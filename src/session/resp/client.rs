@@ -123,7 +123,12 @@ impl Talk {
 
     /// Passes on what has come of a long argument; whether that was anything.
     fn stream(&mut self, call: &mut Call<'_>, input: &mut BytesMut) -> Result<bool, Refused> {
-        let passed = self.scanner.pass(input)?;
+        let passed = self.scanner.pass(input).inspect_err(|_refused| {
+            if self.core.streamed == Streamed::Forwarded {
+                // The server waits for the rest of a command that will not come.
+                self.core.pending.forget_last();
+            }
+        })?;
         match self.core.streamed {
             Streamed::Forwarded => {
                 call.out.to_server.take_from(input, passed);
@@ -497,11 +502,12 @@ impl Core {
 
     /// The server will answer the command at hand, whether the client hears it or not.
     pub(super) fn await_reply(&mut self, expect: Expect) {
-        match expect {
-            Expect::Plain(replies) if self.mute == Mute::No => self.pending.push_plain(replies),
-            expect if self.take_mute() => self.pending.push(Expect::Unheard(Box::new(expect))),
-            expect => self.pending.push(expect),
+        if let (Expect::Plain(replies), Mute::No) = (&expect, self.mute) {
+            self.pending.push_plain(*replies);
+            return;
         }
+        let unheard = self.take_mute();
+        self.pending.push(if unheard { Expect::Unheard(Box::new(expect)) } else { expect });
     }
 
     /// Whether the client wants no reply to the command at hand.

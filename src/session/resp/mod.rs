@@ -245,7 +245,10 @@ impl Session for RespSession {
     fn wants(&self, side: Side) -> bool {
         match (&self.state, side) {
             (State::Greeting(_), Side::Client) | (State::Talking(_), Side::Server) => true,
-            (State::Talking(talk), Side::Client) => talk.core.wants_client(&self.config),
+            // One that is about to be sent away is read, to see when it is gone.
+            (State::Talking(talk), Side::Client) => {
+                talk.core.parting == Parting::Leaving || talk.core.wants_client(&self.config)
+            }
             (State::Greeting(_), Side::Server) | (State::Securing(_) | State::Closed, _) => false,
         }
     }

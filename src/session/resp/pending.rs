@@ -195,16 +195,16 @@ impl Pending {
             *count += more;
             return;
         }
-        match expect {
-            Expect::Plain(more) => self.push_plain(more),
-            expect => self.queue.push_back(expect),
+        if let Expect::Plain(more) = expect {
+            self.push_plain(more);
+        } else {
+            self.queue.push_back(expect);
         }
     }
 
     pub(super) fn pop(&mut self) -> Option<Expect> {
         let expect = self.queue.pop_front()?;
-        self.holding -= usize::from(expect.holds_client());
-        self.places = self.places.saturating_sub(expect.places());
+        self.no_more(&expect);
         Some(expect)
     }
 
@@ -228,6 +228,25 @@ impl Pending {
                 self.queue.pop_front();
             }
         }
+    }
+
+    /// The last command will not be answered.
+    pub(super) fn forget_last(&mut self) {
+        if let Some(Expect::Plain(count)) = self.queue.back_mut().map(Expect::answered)
+            && *count > 1
+        {
+            *count -= 1;
+            return;
+        }
+        if let Some(expect) = self.queue.pop_back() {
+            self.no_more(&expect);
+        }
+    }
+
+    /// It was taken out.
+    fn no_more(&mut self, expect: &Expect) {
+        self.holding -= usize::from(expect.holds_client());
+        self.places = self.places.saturating_sub(expect.places());
     }
 
     /// Nothing will be answered any more.

@@ -118,3 +118,43 @@ fn an_error_to_a_command_of_ours_is_nobodys() {
         assert_eq!(results, [("multi", 0), ("get", 0)], "{mute:?}");
     }
 }
+
+#[test]
+fn a_value_that_is_cut_off_ends_the_connection_behind_what_was_asked_before() {
+    let world = world();
+    let value = "x".repeat(3_000_000);
+    for (mute, before, answer) in [
+        ("", "", ""),
+        ("", GET_FREE, "$1\r\n1\r\n"),
+        ("", GET_PII, "$6\r\nHIDDEN\r\n"),
+        ("CLIENT REPLY OFF\r\n", GET_FREE, ""),
+    ] {
+        let mut run = Run::new(&world);
+        let set = format!("*3\r\n$3\r\nSET\r\n$1\r\na\r\n$3000000\r\n{value}");
+        run.feed(Side::Client, [mute, before, &set, "no end"].concat().as_bytes());
+        if !before.is_empty() {
+            assert!(!run.closed, "{before:?}");
+            run.feed(Side::Server, answer.replace("HIDDEN", "canary").as_bytes());
+        }
+        if before == GET_FREE && answer.is_empty() {
+            run.feed(Side::Server, b"$1\r\n1\r\n");
+        }
+        assert!(run.closed, "{mute:?} {before:?}");
+        let error = if mute.is_empty() { "-ERR Protocol error: expected CRLF\r\n" } else { "" };
+        run.client_got(&[answer, error].concat());
+        assert_eq!(recorded(&run), (vec!["protocol"], u64::from(!before.is_empty())));
+    }
+}
+
+#[test]
+fn who_broke_the_protocol_is_watched_until_all_is_answered() {
+    let world = world();
+    let mut run = Run::new(&world);
+    let pop = array(&["BLPOP", "a", "0"]);
+    run.client(&[&pop, "*x\r\n"].concat(), &pop);
+    assert!(run.session.wants(Side::Client), "it could vanish");
+    // What it says meanwhile is not listened to.
+    run.client(GET_FREE, "");
+    run.server("*-1\r\n", "*-1\r\n-ERR Protocol error: invalid multibulk length\r\n");
+    assert!(run.closed);
+}
