@@ -110,6 +110,7 @@ pub(crate) fn commands(verdict: RecordedVerdict) -> CommandRun {
         categories: vec!["read".into(), "hash".into(), "fast".into()],
         door: false,
         ends: false,
+        unruled: false,
     };
     let mut record = CommandRecord::new(&read);
     record.patterns = vec!["customer:*".into()];

@@ -47,6 +47,9 @@ pub struct CommandUse {
     pub door: bool,
     /// May say when a key expires, or take that away.
     pub ends: bool,
+    /// About who the client is, or the end of its connection: the session carries it out, and asks no
+    /// rule.
+    pub unruled: bool,
 }
 
 /// One use of one key.

@@ -111,7 +111,7 @@ impl CommandPattern {
 
     /// Whether the command is among those it stands for.
     pub(crate) fn names(&self, command: &CommandUse) -> bool {
-        let CommandUse { name, categories, door, ends: _ } = command;
+        let CommandUse { name, categories, door, ends: _, unruled: _ } = command;
         match &self.kind {
             CommandKind::Name => {
                 let rest = name.strip_prefix(&*self.text);

@@ -63,11 +63,8 @@ impl Vocabulary {
             match &rule.effect {
                 Effect::Mask(mask) => self.check_mask(set, rule, mask, problems),
                 Effect::Bounds(bounds) => self.check_bounds(rule, bounds, problems),
-                Effect::Filter(_)
-                | Effect::Allow(_)
-                | Effect::Deny { .. }
-                | Effect::Limit(_)
-                | Effect::Prefix(_) => {}
+                Effect::Deny { .. } | Effect::Limit(_) => self.check_asked(rule, problems),
+                Effect::Filter(_) | Effect::Allow(_) | Effect::Prefix(_) => {}
             }
         }
     }
@@ -116,6 +113,22 @@ impl Vocabulary {
             CommandKind::Glob(_) | CommandKind::Category(_) => false,
         };
         allow.commands.as_ref().is_some_and(|patterns| patterns.iter().all(door))
+    }
+
+    /// Rules that refuse act on commands about which rules are asked.
+    fn check_asked(&self, rule: &Rule, problems: &mut Problems) {
+        let store = &rule.object.store;
+        let named = self.commands.iter().filter(|command| store.admits_command(command));
+        let (asked, not): (Vec<_>, Vec<_>) = named.partition(|command| !command.unruled);
+        if !store.commands.is_empty() && asked.is_empty() && !not.is_empty() {
+            let names: Vec<&str> = not.iter().map(|command| &*command.name).collect();
+            let message =
+                format!("the rule would never act: no rule is asked about {}", names.join(", "));
+            problems.push(
+                Diagnostic::error(&rule.span, message)
+                    .with_help("who may log in, and how, is said by `authentication`"),
+            );
+        }
     }
 
     /// Rules on expiry act on commands that say something of it.

@@ -41,6 +41,7 @@ pub(super) fn command(id: CommandId, generated: &str, reviewed: &str) -> Option<
             Counting::Plain
         }
     };
+    let role = role(kind)?;
     Some(Command {
         id,
         fact: Arc::new(CommandUse {
@@ -48,8 +49,9 @@ pub(super) fn command(id: CommandId, generated: &str, reviewed: &str) -> Option<
             categories,
             door,
             ends: expiry::ends(name),
+            unruled: matches!(role, Role::Quit | Role::Auth | Role::Hello | Role::Reset),
         }),
-        role: role(kind)?,
+        role,
         arities: arities(arity, differs)?,
         container: false,
         keys: keys(specs, exposures, counting)?,

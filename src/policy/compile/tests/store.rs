@@ -6,7 +6,8 @@ use crate::policy::Vocabulary;
 
 fn command(name: &str, categories: &[&str], door: bool) -> Arc<CommandUse> {
     let categories = categories.iter().map(|one| Arc::from(*one)).collect();
-    Arc::new(CommandUse { name: name.into(), categories, door, ends: name == "set" })
+    let (ends, unruled) = (name == "set", name == "quit");
+    Arc::new(CommandUse { name: name.into(), categories, door, ends, unruled })
 }
 
 fn vocabulary() -> Vocabulary {
@@ -16,6 +17,7 @@ fn vocabulary() -> Vocabulary {
         command("client", &["connection"], false),
         command("client|list", &["connection", "admin", "dangerous"], true),
         command("flushall", &["write", "dangerous"], true),
+        command("quit", &["connection"], false),
     ])
 }
 
@@ -218,6 +220,8 @@ fn prefixes_and_bounds_are_enforced_whole_or_not_at_all() {
         ("match: {}, ttl: {cap: 36501d}", "from 1ms to 36500d"),
         ("match: {}, ttl: {cap: soon}", "a duration such as"),
         ("match: {}, ttl: {default: 1h, over: lower}", "unknown key `over`"),
+        ("match: {commands: [quit]}, deny: true", "no rule is asked about quit"),
+        ("match: {commands: [quit]}, limit: {rate: 1/s}", "no rule is asked about quit"),
         ("match: {commands: [get, client]}, ttl: {cap: 1h}", "`ttl` would never act"),
         ("match: {commands: ['@write'], except_commands: [set]}, ttl: {max: 1h}", "never act"),
         ("match: {}, mode: shadow, ttl: {cap: 1h}", "`ttl` can only be enforced"),

@@ -44,7 +44,7 @@ fn commands() -> Vec<Arc<CommandUse>> {
         let categories = categories.split(' ').map(Arc::from).collect();
         let door = name.ends_with('*');
         let name = name.trim_end_matches('*').into();
-        Arc::new(CommandUse { name, categories, door, ends: false })
+        Arc::new(CommandUse { name, categories, door, ends: false, unruled: false })
     });
     made.collect()
 }
