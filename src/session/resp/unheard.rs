@@ -61,6 +61,12 @@ impl Core {
                 self.queued = Queued::default();
                 self.queuing = true;
             }
+            Expect::Discard if failed => {
+                // A server that lets this client not run it stays inside.
+                if self.queuing {
+                    self.multi = Multi::Tainted;
+                }
+            }
             Expect::Discard | Expect::Abort(_) => drop(self.transaction_over()),
             Expect::Exec => {
                 self.executed(call, count);

@@ -115,6 +115,26 @@ fn rules_about_a_database_hold_however_it_is_chosen() {
 }
 
 #[test]
+fn a_transaction_that_the_server_does_not_discard_goes_on() {
+    let rules = ONE_DATABASE.replace("database: \"1\"", "database: \"0\"");
+    let world = World::with_rules(&rules).expect("rules");
+    for mute in ["", "CLIENT REPLY OFF\r\n"] {
+        let mut run = Run::new(&world);
+        run.feed(Side::Client, mute.as_bytes());
+        run.feed(Side::Client, [MULTI, "DISCARD\r\n"].concat().as_bytes());
+        run.feed(Side::Server, b"+OK\r\n-NOPERM no permissions to run 'discard'\r\n");
+        run.to_server.clear();
+        run.client(&[array(&["SELECT", "1"]).as_str(), EXEC].concat(), ABORT);
+        run.feed(Side::Server, ABORTED.as_bytes());
+        // It is still in the database whose values are masked.
+        run.feed(Side::Client, ["CLIENT REPLY ON\r\n", GET_FREE].concat().as_bytes());
+        run.feed(Side::Server, b"$6\r\ncanary\r\n");
+        let got = got(&mut run);
+        assert!(got.ends_with("HIDDEN\r\n"), "{mute:?}: {got}");
+    }
+}
+
+#[test]
 fn a_login_that_names_its_connection_badly_is_not_half_carried_out() {
     let world = world();
     let mut run = Run::new(&world);
