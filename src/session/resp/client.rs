@@ -458,11 +458,7 @@ impl Core {
         let Some(number) = database(args) else {
             return self.forward(call, (command, args), plan);
         };
-        if self.multi != Multi::None {
-            self.queued.database = Some(number);
-            return self.forward(call, (command, args), plan);
-        }
-        if !self.is_quiet() {
+        if self.multi == Multi::None && !self.is_quiet() {
             return Step::Wait;
         }
         self.await_reply(Expect::Select(number));

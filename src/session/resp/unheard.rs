@@ -49,7 +49,14 @@ impl Core {
             Expect::Reset if !failed => self.reset(call),
             Expect::Quit if !failed => self.part(call, "client"),
             Expect::Hello(Some(version)) if !failed => self.version = version,
-            Expect::Select(database) if !failed => self.choose_database(call.turn, database),
+            Expect::Select(database) => match outcome {
+                Outcome::Failed => {}
+                Outcome::Queued => {
+                    self.queued.push(None);
+                    self.queued.database = Some(database);
+                }
+                Outcome::Done => self.choose_database(call.turn, database),
+            },
             Expect::Monitor => self.monitoring |= !failed,
             Expect::Multi if failed => {
                 // A second one inside a transaction changes nothing.
@@ -76,7 +83,6 @@ impl Core {
             Expect::Reset
             | Expect::Quit
             | Expect::Hello(_)
-            | Expect::Select(_)
             | Expect::Plain(_)
             | Expect::Shaped(_)
             | Expect::Local(_)

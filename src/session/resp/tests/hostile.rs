@@ -115,6 +115,37 @@ fn rules_about_a_database_hold_however_it_is_chosen() {
 }
 
 #[test]
+fn the_database_a_transaction_leaves_behind_is_known() {
+    let before = World::with_rules("version: 1\nrules: []\n").expect("rules");
+    let mut after = World::with_rules(ONE_DATABASE).expect("rules");
+    after.next_generation();
+    let select = |number| array(&["SELECT", number]);
+    let (one, two, discard) = (select("1"), select("2"), array(&["DISCARD"]));
+    for (asked, answered) in [
+        (vec![MULTI, &one, EXEC], vec!["+OK\r\n", "+QUEUED\r\n", "*1\r\n+OK\r\n"]),
+        (
+            vec![MULTI, &one, EXEC, MULTI, &two, &discard],
+            vec!["+OK\r\n", "+QUEUED\r\n", "*1\r\n+OK\r\n", "+OK\r\n", "+QUEUED\r\n", "+OK\r\n"],
+        ),
+        (
+            vec![MULTI, &one, EXEC],
+            vec!["-NOPERM no multi\r\n", "+OK\r\n", "-ERR EXEC without MULTI\r\n"],
+        ),
+    ] {
+        let mut run = Run::new(&before);
+        // All is asked at once.
+        run.feed(Side::Client, asked.concat().as_bytes());
+        for answer in answered {
+            run.server(answer, answer);
+        }
+        assert_eq!(String::from_utf8_lossy(&run.to_server), asked.concat());
+        run.move_to(&after);
+        run.feed(Side::Client, GET_FREE.as_bytes());
+        run.server("$6\r\ncanary\r\n", "$6\r\nHIDDEN\r\n");
+    }
+}
+
+#[test]
 fn a_transaction_that_the_server_does_not_discard_goes_on() {
     let rules = ONE_DATABASE.replace("database: \"1\"", "database: \"0\"");
     let world = World::with_rules(&rules).expect("rules");
