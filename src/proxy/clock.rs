@@ -17,8 +17,9 @@ pub(crate) struct Clock {
     wall: Arc<Wall>,
 }
 
-/// What the wall clock said when it was read last. Threads may read it at the same time: each writes
-/// what it found, and no two of them differ by more than they would a moment later.
+/// What the wall clock said when it was read last. Threads may read it at the same time, and each
+/// writes what it found: one that is stopped between its two clocks dates events ahead until the next
+/// reading.
 #[derive(Debug)]
 struct Wall {
     /// What it showed when the monotonic clock was at zero, microseconds since 1970.

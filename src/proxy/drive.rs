@@ -47,8 +47,8 @@ pub(crate) struct Connection<S, C, D: Dial> {
     pub(super) session: S,
     pub(super) birth: Birth,
     pub(super) datasource: Arc<Datasource<D>>,
-    /// The rules of the last turn, kept at hand so that a turn touches no counter all connections
-    /// share. Whether they are in force is asked in each; only a connection at rest holds older ones.
+    /// The rules, kept at hand so that a turn touches no counter all connections share; each asks
+    /// whether they are still in force.
     rules: Cache<Arc<ArcSwap<ActiveRules>>, Arc<ActiveRules>>,
     pub(super) client: Leg<LegStream<C>>,
     /// `None` until the session asks for it, and once it is closed.
@@ -168,6 +168,8 @@ impl<S: Session, C: Stream, D: Dial> Connection<S, C, D> {
 
     /// Goes on until the session asks for something or the connection ends.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Effect, End>> {
+        // A reload wakes everybody: no connection at rest keeps rules that are in force no more.
+        self.rules.load();
         loop {
             // A guess counts before its answer can be read: the next one may come at once.
             self.note_logins();

@@ -279,6 +279,24 @@ async fn statements_go_there_and_back_with_a_decision_and_an_outcome() {
 }
 
 #[tokio::test]
+async fn a_connection_at_rest_lets_go_of_rules_that_are_in_force_no_more() {
+    let mut bench = Bench::new(limits());
+    let _pair = bench.pair().await;
+    let shared = &bench.datasource.shared;
+    let (old, rules) = (Arc::downgrade(&shared.rules.load_full()), RuleSet::default());
+    let (predicates, digest) = (Predicates::default(), String::new());
+    shared.rules.store(Arc::new(ActiveRules { set: rules, predicates, digest, generation: 2 }));
+    assert_eq!(old.strong_count(), 1, "the connection's");
+    shared.sessions.wake();
+    within(async {
+        while old.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_unreachable_server_is_the_sessions_to_tell() {
     let mut bench = Bench::with(limits(), &audit(100, WhenFull::Refuse), false);
     let mut client = bench.client();

@@ -245,7 +245,10 @@ impl Process {
                     audit: shared.audit.clone(),
                     language,
                     fits: Box::new(move |rules| fitting.fits(rules)),
-                    swapped: Box::new(move |rules| end_withdrawn(&ending, rules)),
+                    swapped: Box::new(move |rules| {
+                        end_withdrawn(&ending, rules);
+                        ending.sessions.wake();
+                    }),
                     now: Box::new(move || clock.now()),
                 },
                 certificates(config),

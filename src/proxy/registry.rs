@@ -124,6 +124,15 @@ impl Registry {
         true
     }
 
+    /// Has every connection look at what has changed for all of them: the rules.
+    pub(crate) fn wake(&self) {
+        for entry in &self.entries {
+            if let Some(waker) = &entry.login().waker {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
     /// Asks the sessions to end that came with an API key of this prefix, for this user, where
     /// `withdrawn` says so; how many they are.
     pub(crate) fn end_of_keys(&self, withdrawn: impl Fn(&str, &str) -> bool) -> usize {
