@@ -144,6 +144,22 @@ mod session {
         assert!(wire.error.is_some(), "an error message of a gigabyte is not held");
     }
 
+    #[test]
+    fn an_answer_out_of_turn_costs_no_outcome() {
+        let world = World::new();
+        for letter in [b'Z', b'C', b'1', b'2', b'3', b'n', b's'] {
+            let mut wire = logged_in(&world);
+            wire.deliver(&world, Side::Client, &frame(b'E', b"p\0\0\0\0\0"));
+            wire.deliver(
+                &world,
+                Side::Server,
+                &frame(letter, if letter == b'Z' { b"I" } else { b"" }),
+            );
+            wire.end(&world, EndCause::ServerGone);
+            assert_eq!(wire.session.owed_events(), 0, "{}", char::from(letter));
+        }
+    }
+
     /// Frames with known letters and nearly sensible bodies.
     fn nearly(tags: &'static [u8]) -> impl Strategy<Value = Vec<u8>> {
         let bodies = [

@@ -307,6 +307,19 @@ impl Ready {
         if needs_answer && !self.pending.is_answered() {
             return Err(WireError::UnexpectedMessage(head.tag));
         }
+        let ends = matches!(
+            self.pending.head(),
+            Some(
+                Expect::Query(_)
+                    | Expect::Sync(_)
+                    | Expect::Poison { simple: true, failed: true, .. }
+                    | Expect::Injected(_)
+            )
+        );
+        if !ends {
+            // What it stands before stays: its outcome is recorded when the session ends.
+            return Err(WireError::UnexpectedMessage(head.tag));
+        }
         match self.pending.pop() {
             Some(Expect::Query(flight)) => {
                 Self::completed(call, &flight);
