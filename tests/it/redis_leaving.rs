@@ -1,10 +1,10 @@
 //! How a Redis hears that a client leaves, or gives something up.
 
 use crate::harness::{Portcullis, SOON, Setup, wait_until};
-use crate::operator::sessions;
 use crate::recorder::Recorder;
 use crate::redis::{RawRedis, Redis, Reply, encode};
 use crate::redis_fixture::{Logins, server_with_account};
+use crate::redis_standing::{assert_nothing_popped, vanish_while_waiting};
 
 #[test]
 fn the_server_knows_that_a_client_is_gone_before_the_client_has_its_answer() {
@@ -42,14 +42,9 @@ fn a_session_that_said_quit_is_recorded_to_its_end() {
 fn a_client_that_said_quit_and_vanishes_leaves_nothing_waiting() {
     let server = Redis::with_settings(&[]);
     let proxy = Portcullis::start(&Setup::redis(server.address()));
-    let mut client = RawRedis::connect(proxy.address());
-    client.send(&[encode(&["BLPOP", "jobs", "0"]), encode(&["QUIT"])].concat());
-    wait_until("it waits", SOON, || sessions(&proxy, "").iter().any(|one| one["phase"] == "busy"));
-    drop(client);
-    wait_until("it is gone", SOON, || sessions(&proxy, "").is_empty());
-    let mut behind = server.admin();
-    behind.command(&["RPUSH", "jobs", "one"]);
-    assert_eq!(behind.command(&["LLEN", "jobs"]), Reply::Integer(1), "popped into nowhere");
+    let ask = [encode(&["BLPOP", "jobs", "0"]), encode(&["QUIT"])].concat();
+    vanish_while_waiting(&proxy, RawRedis::connect(proxy.address()), &ask);
+    assert_nothing_popped(&server);
 }
 
 #[test]

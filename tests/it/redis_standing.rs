@@ -136,14 +136,21 @@ fn a_client_that_vanishes_frees_what_it_held_at_the_server() {
     let server = Redis::with_settings(&[]);
     let proxy = Portcullis::start(&Setup::redis(server.address()));
     for _ in 0..20 {
-        let mut client = connected(&proxy);
-        client.send(b"BLPOP jobs 0\r\n");
-        wait_until("it waits", SOON, || {
-            sessions(&proxy, "").iter().any(|one| one["phase"] == "busy")
-        });
-        drop(client);
-        wait_until("it is gone", SOON, || sessions(&proxy, "").is_empty());
+        vanish_while_waiting(&proxy, connected(&proxy), b"BLPOP jobs 0\r\n");
     }
+    assert_nothing_popped(&server);
+}
+
+/// Asks for what makes the client wait, and goes while it does.
+pub(crate) fn vanish_while_waiting(proxy: &Portcullis, mut client: RawRedis, ask: &[u8]) {
+    client.send(ask);
+    wait_until("it waits", SOON, || sessions(proxy, "").iter().any(|one| one["phase"] == "busy"));
+    drop(client);
+    wait_until("it is gone", SOON, || sessions(proxy, "").is_empty());
+}
+
+/// Nobody who is gone waits for `jobs` at the server.
+pub(crate) fn assert_nothing_popped(server: &Redis) {
     let mut behind = server.admin();
     behind.command(&["RPUSH", "jobs", "one"]);
     assert_eq!(behind.command(&["LLEN", "jobs"]), Reply::Integer(1), "popped into nowhere");

@@ -20,6 +20,19 @@ pub enum Expiry {
     At(u64),
 }
 
+impl Expiry {
+    /// For how long its keys are left by it, milliseconds; `now_ms` is the Unix time. The longest of
+    /// all where it leaves none, nothing where it changes none.
+    pub fn left_ms(self, now_ms: u64) -> u64 {
+        match self {
+            Self::Kept => 0,
+            Self::Removed => u64::MAX,
+            Self::In(ms) => ms,
+            Self::At(ms) => ms.saturating_sub(now_ms),
+        }
+    }
+}
+
 /// What a command says of expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Said {

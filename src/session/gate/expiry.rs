@@ -70,8 +70,7 @@ impl Endings {
         let Ending { ms, plan } = match said.expiry {
             Expiry::Kept => None,
             Expiry::Removed => self.put_in.as_ref(),
-            Expiry::In(ms) => longer(ms),
-            Expiry::At(ms) => longer(ms.saturating_sub(now_ms)),
+            said @ (Expiry::In(_) | Expiry::At(_)) => longer(said.left_ms(now_ms)),
         }?;
         Some(Ended { plan: Arc::clone(plan), amended: place.say(*ms), ms: *ms })
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::expiry::{Ended, Endings};
 use super::refusal::refusal_of;
 use super::{Refusal, Words};
-use crate::analysis::redis::{Args, Command, CommandId, Expiry, Uses};
+use crate::analysis::redis::{Args, Command, CommandId, Uses};
 use crate::event::{CommandRecord, RecordedMask, RecordedVerdict};
 use crate::facts::{
     Certainty, ChannelMode, ChannelUse, Exposure, Facts, KeyMode, KeyUse, ScriptUse, StoreFacts,
@@ -92,12 +92,7 @@ impl StorePlan {
                 Bounded::ArgumentBytes => longest(args, plain(args, uses), streamed),
                 Bounded::Arguments => count(plain(args, uses).count()),
                 Bounded::ExpiryMs => {
-                    ended_ms.unwrap_or_else(|| match command.expiry(args).expiry {
-                        Expiry::Kept => 0,
-                        Expiry::Removed => u64::MAX,
-                        Expiry::In(ms) => ms,
-                        Expiry::At(ms) => ms.saturating_sub(now_ms),
-                    })
+                    ended_ms.unwrap_or_else(|| command.expiry(args).expiry.left_ms(now_ms))
                 }
                 Bounded::ExpiryPutInMs | Bounded::ExpiryLoweredMs => 0,
             };

@@ -61,25 +61,7 @@ pub(super) enum Expect {
 impl Expect {
     /// What is to be answered, heard or not.
     pub(super) fn answered(&mut self) -> &mut Self {
-        match self {
-            Self::Unheard(expect) => expect,
-            heard @ (Self::Plain(_)
-            | Self::Shaped(_)
-            | Self::Local(_)
-            | Self::Subscribes { .. }
-            | Self::Unsubscribes { .. }
-            | Self::Multi
-            | Self::Exec
-            | Self::Discard
-            | Self::Abort(_)
-            | Self::Select(_)
-            | Self::Hello(_)
-            | Self::Reduced(_)
-            | Self::Reset
-            | Self::Quit
-            | Self::Monitor
-            | Self::Login) => heard,
-        }
+        if let Self::Unheard(expect) = self { expect } else { self }
     }
 
     /// Whether it answers a command of a run: not what is about the client itself, nor what is ours.
